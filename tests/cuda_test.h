@@ -147,6 +147,14 @@ static inline NitiTensor tensor_out(Device *d, NitiShape shape) {
   return (NitiTensor){.data = data, .exponent = exponent, .shape = shape, .uses = NITI_USE_OTHER};
 }
 
+/* The maximum of a ReLU whose limit at this exponent is 0 to 127, or beyond; 0: none. */
+static inline int32_t random_limit(int32_t exponent) {
+  static const int32_t edges[] = {0, 1, 2, 126, 127, 128};
+  const int64_t limit = random_in(0, 1) ? edges[random_in(0, 5)] : random_in(0, 130), all = limit * 1000000;
+  const int64_t max = exponent < -40 || exponent > 20 ? 0 : exponent < 0 ? all >> -exponent : all << exponent;
+  return random_in(0, 2) == 0 ? 0 : max > 2000000000 ? 2000000000 : max > 0 ? (int32_t)max : 1;
+}
+
 static inline NitiTensor tensor_in(Device *d, NitiShape shape, const int8_t *data, int32_t exponent) {
   const NitiTensor t = tensor_out(d, shape);
   d->backend->ops->upload(d->backend, t.data, data, niti_shape_count(shape));

@@ -57,6 +57,14 @@ __attribute__((format(printf, 3, 4))) static inline void write_line(RandomNetwor
 
 static inline void write_residual(RandomNetwork *r, int indent);
 
+static inline void write_relu(RandomNetwork *r, int indent) {
+  static const char *const maxima[] = {"6", "1", "0.5", "0.000001", "2000"};
+  if (random_in(0, 2) > 0)
+    write_line(r, indent, "- relu");
+  else
+    write_line(r, indent, "- relu: {max: %s}", maxima[random_in(0, 4)]);
+}
+
 /* A layer whose output has its input's shape. */
 static inline void write_same(RandomNetwork *r, int indent) {
   const int kernel = 2 * random_in(0, 1) + 1;
@@ -68,7 +76,7 @@ static inline void write_same(RandomNetwork *r, int indent) {
     case 0:
     case 1: write_line(r, indent, "- conv: {out: %d, kernel: %d, padding: %d}", r->c, kernel, kernel / 2); break;
     case 2:
-    case 3: write_line(r, indent, "- relu"); break;
+    case 3: write_relu(r, indent); break;
     case 4: write_line(r, indent, "- dropout: {per: %s}", random_in(0, 1) ? "feature" : "element"); break;
     case 5: write_line(r, indent, "- maxpool: {kernel: 3, stride: 1, padding: 1}"); break;
     case 6: write_line(r, indent, "- avgpool: {kernel: 1}"); break;
@@ -117,11 +125,11 @@ static inline const char *random_network(RandomNetwork *r) {
     } else {
       write_same(r, 2);
     }
-    if (random_in(0, 2) == 0) write_line(r, 2, "- relu");
+    if (random_in(0, 2) == 0) write_relu(r, 2);
   }
   write_line(r, 2, random_in(0, 1) ? "- flatten" : "- global-avgpool");
   if (random_in(0, 1)) write_line(r, 2, "- linear: {out: %d}", random_in(1, 40));
-  if (random_in(0, 1)) write_line(r, 2, "- relu");
+  if (random_in(0, 1)) write_relu(r, 2);
   write_line(r, 2, "- linear: {out: classes}");
   if (random_in(0, 3) == 0) write_line(r, 2, "- residual: {body: [dropout]}");
   return r->text;

@@ -210,12 +210,31 @@ static void a_bias_has_one_value_per_channel(void **state) {
   }
 }
 
+/* Of all that reads a mask only a convolution's backward knows limits. */
+static void a_limited_mask_is_a_product_s(void **state) {
+  const NitiPool pool = {.n = 1, .h = 4, .w = 4, .c = 3, .oh = 2, .ow = 2, .kh = 2, .kw = 2, .stride_h = 2, .stride_w = 2};
+  const NitiConvCall call = {.shape = conv_shape(1, 4, 4, 3, 3, 1, 1, 1, 1, 0, 0)};
+  int8_t data[1] = {0};
+  NitiTensor whole = {.data = data, .shape = {1, 4, 4, 3}}, part = {.data = data, .shape = {1, 2, 2, 3}};
+  (void)state;
+  for (int limit = 0; limit < 2; ++limit) {
+    NitiTensor mask = whole, pooled = part;
+    mask.limit = pooled.limit = limit;
+    const NitiTensor sum[NITI_OPERANDS_MAX] = {whole, whole, mask}, max[NITI_OPERANDS_MAX] = {part, part, pooled};
+    const NitiTensor product[NITI_OPERANDS_MAX] = {whole, {.data = data, .shape = {3, 1, 1, 3}}, mask};
+    assert_int_equal(niti_operands_fit(NITI_OP_ADD, &whole, sum, &call, &pool), limit == 0);
+    assert_int_equal(niti_operands_fit(NITI_OP_MAXPOOL_BACKWARD, &whole, max, &call, &pool), limit == 0);
+    assert_true(niti_operands_fit(NITI_OP_CONV_BACKWARD, &whole, product, &call, &pool));
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(ranges_and_batches),
                                      cmocka_unit_test(bindings),
                                      cmocka_unit_test(labels),
                                      cmocka_unit_test(what_the_range_does_not_read),
                                      cmocka_unit_test(operands_are_checked_in_debug_builds),
-                                     cmocka_unit_test(a_bias_has_one_value_per_channel)};
+                                     cmocka_unit_test(a_bias_has_one_value_per_channel),
+                                     cmocka_unit_test(a_limited_mask_is_a_product_s)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,12 +162,19 @@ static void check_kept(NitiCpu *cpu, const NitiConv *s, NitiConvTraits traits, i
 }
 
 /* mask: NULL, or elements that must be 0 where it is not positive. */
+/* Whether a delta passes a ReLU whose output the mask is: the mantissas up to the limit's, times 10^6 2^-exponent. */
+static bool passes(const NitiTensor *mask, size_t i) {
+  const int64_t unit = (int64_t)1000000, twice = (int64_t)2 * mask->limit << -*mask->exponent;
+  if (mask->data[i] <= 0 || mask->limit == 0) return mask->data[i] > 0;
+  return 2 * (mask->data[i] + 1) * unit - unit <= twice; /* the next mantissa is at most limit / 2^exponent + 1/2 */
+}
+
 static void check_rounded(const int8_t *got, const int64_t *sum, size_t count, const NitiRequantise *rq, int shift, bool relu,
-                          const int8_t *mask, const char *what) {
+                          const NitiTensor *mask, const char *what) {
   const NitiDraw draw = {0xfeedface12345678u, rq->purpose, 9, rq->layer};
   for (size_t i = 0; i < count; ++i) {
     int8_t want = niti_round_int8(sum[i], shift, rq->mode, niti_draw(&draw, i));
-    if ((relu && want < 0) || (mask && mask[i] <= 0)) want = 0;
+    if ((relu && want < 0) || (mask && !passes(mask, i))) want = 0;
     if (got[i] != want)
       fail_msg("%s: element %zu is %d, not %d (sum %lld, shift %d)", what, i, got[i], want, (long long)sum[i], shift);
   }
@@ -259,7 +266,10 @@ static void check_conv(const NitiConv *s, bool nonnegative, Fill fill, int threa
     check_guards(again, z.y);
 
     predicted = niti_shift_prediction_of(random_in(0, 1) ? shift_x : random_in(0, 24));
-    const int8_t *mask = random_in(0, 1) ? x : NULL; /* the layer's own input, as after a ReLU */
+    int32_t exponent = -random_in(0, 20); /* of a mask: the layer's own input, as after a ReLU, perhaps one with a maximum */
+    const bool limited = random_in(0, 1);
+    const NitiTensor own = {.data = x, .exponent = &exponent, .limit = limited ? 1 + (255000000 >> random_in(-exponent, 27)) : 0};
+    const NitiTensor *mask = random_in(0, 1) ? &own : NULL;
     b = open_bench(cpu, s, NITI_BACKWARD, traits_for(none, cpu, s, NITI_BACKWARD));
     assert_int_equal(niti_conv_backward(cpu, b.plan, dx, delta, w, mask, &rq), shift_x);
     check_rounded(dx, sums[BACKWARD], z.x, &rq, shift_x, false, mask, what);

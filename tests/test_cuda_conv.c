@@ -13,6 +13,7 @@ typedef struct Case {
   int32_t bias_exponent;
   bool relu, operands;
   int bits;
+  int32_t limit, e_mask; /* of the mask */
 } Case;
 
 static NitiConv square(int n, int side, int c, int k, int kernel, int stride, int pad) {
@@ -28,7 +29,8 @@ static void run(Device *d, const void *context, Record *results) {
   const size_t gradient_bytes = niti_shape_count(weights) * (size_t)c->bits / 8;
   if (b->kernels->reserve(b, call_conv_workspace(b, s, false)) != NITI_OK) fail_msg("%s: %s", d->name, niti_error());
   NitiTensor x = tensor_in(d, in, c->x, -3), dy = tensor_in(d, out, c->delta, -20);
-  const NitiTensor w = tensor_in(d, weights, c->w, 5), mask = tensor_in(d, in, c->mask ? c->mask : c->x, 1);
+  const NitiTensor w = tensor_in(d, weights, c->w, 5);
+  NitiTensor mask = tensor_in(d, in, c->mask ? c->mask : c->x, c->e_mask);
   NitiTensor y = tensor_out(d, out), dx = tensor_out(d, in);
   NitiTensor bias = {.shape = {1, 1, 1, s->k}};
   if (c->means) bias.data = place_copy(d, c->means, (size_t)s->k * sizeof *c->means);
@@ -37,6 +39,7 @@ static void run(Device *d, const void *context, Record *results) {
     bias.exponent = place_copy(d, &c->bias_exponent, sizeof c->bias_exponent);
   }
   NitiRequantise forward = c->rq, backward = c->rq;
+  mask.limit = c->limit;
   forward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
   backward.prediction = place_copy(d, &c->prediction, sizeof c->prediction);
   NitiGradient gradient = {place(d, gradient_bytes), c->bits, niti_shape_count(weights), {NULL, NULL}};
@@ -100,17 +103,20 @@ static void check_with(NitiConv s, Fill fill, NitiRounding mode, int added) {
             .mask = random_in(0, 1) ? mantissas(in, FILL_FULL) : NULL,
             .relu = random_in(0, 1),
             .operands = random_in(0, 3) > 0,
-            .bits = narrow && random_in(0, 1) ? 32 : 64};
+            .bits = narrow && random_in(0, 1) ? 32 : 64,
+            .e_mask = random_in(-20, 10)};
+  c.limit = random_limit(c.e_mask);
   if (added == BIAS) add_bias(&c);
   if (added == MEANS) add_means(&c);
   char what[256];
   snprintf(what, sizeof what,
            "n %d, %dx%dx%d, k %d, kernel %dx%d, stride %d,%d, pad %d,%d, groups %d, fill %d, mode %d, prediction %d, relu %d, "
-           "mask %d, "
+           "mask %d below %d at %d, "
            "layouts %d, bias %d at %d, means %d, "
            "gradient %d bits, clip %d",
            s.n, s.h, s.w, s.c, s.k, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_h, s.pad_w, s.groups, (int)fill, (int)mode,
-           c.prediction, c.relu, c.mask != NULL, c.operands, c.bias != NULL, c.bias_exponent, c.means != NULL, c.bits, c.rq.clip);
+           c.prediction, c.relu, c.mask != NULL, c.limit, c.e_mask, c.operands, c.bias != NULL, c.bias_exponent, c.means != NULL,
+           c.bits, c.rq.clip);
   check_work(run, &c, what);
   free(c.x);
   free(c.w);

@@ -193,6 +193,35 @@ static const char masked[] =
     "  - flatten\n"
     "  - linear: {out: classes}\n";
 
+/* The same of ReLUs with a maximum, behind norms, and before and after convolutions in groups; some of 80 and 20 channels. */
+static const char limited[] =
+    "name: limited\ninput: [6, 6, 3]\nclasses: 5\nlayers:\n"
+    "  - conv: {out: 64, kernel: 3, padding: 1}\n"
+    "  - norm\n"
+    "  - relu: {max: 1}\n"
+    "  - conv: {out: 64, kernel: 3, padding: 1, groups: channels}\n"
+    "  - norm\n"
+    "  - relu: {max: 0.5}\n"
+    "  - conv: {out: 128, kernel: 1}\n"
+    "  - norm\n"
+    "  - relu: {max: 1.5}\n"
+    "  - conv: {out: 128, kernel: 3, stride: 2, padding: 1, groups: channels}\n"
+    "  - norm\n"
+    "  - relu: {max: 2}\n"
+    "  - conv: {out: 80, kernel: 3, padding: 1}\n"
+    "  - norm\n"
+    "  - relu: {max: 6}\n"
+    "  - conv: {out: 20, kernel: 1}\n"
+    "  - norm\n"
+    "  - relu: {max: 0.75}\n"
+    "  - conv: {out: 40, kernel: 3, padding: 1, groups: 4}\n"
+    "  - norm\n"
+    "  - relu: {max: 1}\n"
+    "  - conv: {out: 64, kernel: 1}\n"
+    "  - relu: {max: 1}\n"
+    "  - global-avgpool\n"
+    "  - linear: {out: classes}\n";
+
 /* Lets every convolution run in its way number `which`, counted round; returns the most ways that one has. */
 static int choose_all(const Session *s, int which) {
   NitiExecutable *e = s->net->training;
@@ -209,24 +238,41 @@ static int choose_all(const Session *s, int which) {
 }
 
 /* A way that does not read a mask as the plan assumed gets it out of the bits that are left of it. */
-static void test_every_way_of_masked_products(void **unused) {
-  static const Setup setup = {NULL, masked, "update: {kind: niti, mu: 4}\nrounding: {error: stochastic-byte}\n", true};
+static void check_every_way(const Setup *setup) {
   static const NitiBackendOptions on[DEVICES] = {
       {.name = "cpu"}, {.name = "cuda", .isa = "mma"}, {.name = "cuda", .isa = "wgmma"}};
   char want[65] = "", got[65];
-  (void)unused;
-  need_cuda();
   for (int i = CPU; i < DEVICES; ++i) {
     if (i != CPU && is_left_out()) continue;
     for (int which = 0, most = 1; devices[i].backend && which < most; ++which) {
       Session s = {0};
-      open_session(&s, &setup, &on[i]);
+      open_session(&s, setup, &on[i]);
       if (i != CPU) most = choose_all(&s, which);
-      for (int k = 0; k < 4; ++k) step(&s, &setup, k == 2 ? 19 : s.recipe->batch, true);
+      for (int k = 0; k < 4; ++k) step(&s, setup, k == 2 ? 19 : s.recipe->batch, true);
       must(niti_snapshot_hash(s.net, i == CPU ? want : got), "hash");
       if (i != CPU && strcmp(want, got) != 0) fail_msg("%s, way %d: hash %s instead of %s", devices[i].name, which, got, want);
       close_session(&s);
     }
+  }
+}
+
+static void test_every_way_of_masked_products(void **unused) {
+  static const Setup setup = {NULL, masked, "update: {kind: niti, mu: 4}\nrounding: {error: stochastic-byte}\n", true};
+  (void)unused;
+  need_cuda();
+  check_every_way(&setup);
+}
+
+static void test_every_way_of_limited_products(void **unused) {
+  static const char *const rounding[] = {"", "rounding: {activation: stochastic-byte, error: stochastic-byte}\n"};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 2; ++i) {
+    char more[256];
+    snprintf(more, sizeof more, "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}\n%s",
+             rounding[i]);
+    const Setup setup = {NULL, limited, more, true};
+    check_every_way(&setup);
   }
 }
 
@@ -316,7 +362,7 @@ static int open_all(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_layer), cmocka_unit_test(test_every_way_of_masked_products),
-                                     cmocka_unit_test(test_built_in_models),
+                                     cmocka_unit_test(test_every_way_of_limited_products), cmocka_unit_test(test_built_in_models),
                                      cmocka_unit_test(test_a_batch_that_fits_is_suggested)};
   return cmocka_run_group_tests(tests, open_all, close_devices);
 }

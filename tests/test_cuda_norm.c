@@ -72,6 +72,7 @@ typedef struct Norm {
   NitiRounding mode;
   bool relu, operands, fits; /* fits: these alone, without maps */
   int32_t first;             /* images of other ranks before these: maps alone */
+  int32_t limit;             /* of the ReLU: its maximum in millionths */
 } Norm;
 
 static void random_parameters(Norm *n) {
@@ -86,6 +87,7 @@ static void random_parameters(Norm *n) {
   n->mode = random_in(0, 1) ? NITI_NEAREST : (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE);
   n->relu = random_in(0, 1);
   n->operands = random_in(0, 1);
+  n->limit = random_limit(n->e_weight < -10 ? n->e_weight + 8 : n->e_weight); /* about the output's */
 }
 
 /* Whole channels of one value, or of two; now and then anything. */
@@ -120,9 +122,9 @@ static void free_norm(Norm *n) {
 }
 
 static void describe(char text[200], const char *name, const Norm *n) {
-  snprintf(text, 200, "%s, %dx%dx%dx%d after %d, exponents %d %d %d %d, mode %d, relu %d, layouts %d", name, n->shape.n,
-           n->shape.h, n->shape.w, n->shape.c, n->first, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode, n->relu,
-           n->operands);
+  snprintf(text, 200, "%s, %dx%dx%dx%d after %d, exponents %d %d %d %d, mode %d, relu %d at most %d, layouts %d", name,
+           n->shape.n, n->shape.h, n->shape.w, n->shape.c, n->first, n->e_x, n->e_d, n->e_weight, n->e_bias, (int)n->mode,
+           n->relu, n->limit, n->operands);
 }
 
 static void check_norm(Work work, const char *name, Norm n) {
@@ -151,6 +153,7 @@ static void forward(Device *d, const Norm *n, Record *results, const NitiTensor 
   NitiTensor affine = wide_tensor(d, table(c, 2), 4, NULL, 0), y = tensor_out(d, n->fits ? table(1, 1) : n->shape);
   const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_ACT, 3, NULL, 0, 0};
   y.uses = uses_of(n);
+  y.limit = n->limit;
   for (int pass = 3; pass >= 0; --pass) { /* centred and not, of the batch and from the running statistics, which stay */
     const bool training = pass % 2, centred = pass / 2;
     k->norm_fit(d->backend, &affine, &running, training ? sums : NULL, x, weight, &bias, centred);
@@ -302,6 +305,7 @@ static void maps(Device *d, const void *context, Record *results) {
   NitiTensor y = tensor_out(d, n->shape), dx = tensor_out(d, n->shape);
   const NitiRequantise rq = {n->mode, NITI_DRAW_ROUND_DELTA, 9, NULL, 0, niti_shape_image(n->shape)};
   y.uses = dx.uses = uses_of(n);
+  y.limit = n->limit;
   d->backend->together.first = n->first;
   d->backend->together.whole = n->first > 0 ? n->first + n->shape.n : 0;
   k->norm_forward(d->backend, &y, &x, &affine, n->relu, &rq);
@@ -320,6 +324,7 @@ static void maps(Device *d, const void *context, Record *results) {
 static int32_t random_multiplier(int bits) { return random_in(-(1 << bits), 1 << bits); }
 
 static void random_affine(Norm *n) {
+  n->limit = random_limit(n->e_weight); /* the output's, too */
   n->affine = allocate((size_t)n->shape.c, sizeof *n->affine);
   n->affine_delta = allocate((size_t)n->shape.c, sizeof *n->affine_delta);
   for (int32_t c = 0; c < n->shape.c; ++c) {
@@ -378,6 +383,7 @@ static void mask(Device *d, const void *context, Record *results) {
   const NitiRequantise act = {n->mode, NITI_DRAW_ROUND_ACT, 9, NULL, 0, 0};
   const NitiRequantise delta = {NITI_NEAREST, NITI_DRAW_ROUND_DELTA, 9, place_copy(d, &prediction, sizeof prediction), 0, 0};
   y.uses = NITI_USE_GRADIENT | NITI_USE_MASK | NITI_USE_OTHER;
+  y.limit = n->limit;
   if (d->backend->kernels->reserve(d->backend, call_conv_workspace(d->backend, &conv, false)) != NITI_OK)
     fail_msg("%s: %s", d->name, niti_error());
   reserve_products(d, &y);

@@ -1,4 +1,5 @@
-/* What is known of a program's tensors without running it: which of them cannot be negative. */
+/* Fusing: what becomes part of another operation; and what is known of a program's tensors without running it: which of them
+ * cannot be negative, and which a ReLU has limited. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -82,8 +83,90 @@ static void test_every_layer(void **unused) {
   check_positive(parsed(every_layer), "-++++-+++++");
 }
 
+/* ---- which ReLUs become part of another operation ---- */
+
+/* The program of these layers on 8x8x4, fused. */
+static NitiProgram *fused(const char *layers, bool training, NitiStatus (*fuse)(NitiProgram *)) {
+  char text[1024];
+  NitiProgram *p = NULL;
+  (void)snprintf(text, sizeof text, "name: t\ninput: [8, 8, 4]\nclasses: 4\nlayers:\n%s", layers);
+  NitiDescription *description = parsed(text);
+  const NitiLowerOptions options = {
+      .batch = 2, .training = training, .optimizer = &niti_optimizer_sgd, .loss = NITI_LOSS_SOFTMAX};
+  if (niti_lower(&p, description, &options) != NITI_OK) fail_msg("%s", niti_error());
+  if (fuse(p) != NITI_OK) fail_msg("%s", niti_error());
+  niti_description_close(description);
+  return p;
+}
+
+static int count_of(const NitiProgram *p, NitiOpcode opcode) {
+  int count = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) count += p->operations[i].opcode == opcode;
+  return count;
+}
+
+/* Checks how many ReLUs are left, forward and backward, and that each tensor's limit is that of the ReLU whose output it is:
+ * `limited` tensors have one of 6. */
+static void check_left(const char *layers, bool training, NitiStatus (*fuse)(NitiProgram *), int forward, int backward,
+                       int limited) {
+  NitiProgram *p = fused(layers, training, fuse);
+  int32_t *limits = calloc((size_t)p->tensor_count, sizeof *limits);
+  assert_non_null(limits);
+  niti_find_limits(limits, p);
+  int found = 0;
+  for (int32_t t = 0; t < p->tensor_count; ++t) {
+    assert_true(limits[t] == 0 || limits[t] == 6000000);
+    found += limits[t] > 0;
+  }
+  assert_int_equal(count_of(p, NITI_OP_RELU_FORWARD), forward);
+  assert_int_equal(count_of(p, NITI_OP_RELU_BACKWARD), backward);
+  assert_int_equal(found, limited);
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->opcode == NITI_OP_NORM_FORWARD) assert_int_equal(limits[o->outputs[0]], o->relu ? o->relu_max : 0);
+    if ((o->opcode == NITI_OP_ADD || o->opcode == NITI_OP_MAXPOOL_BACKWARD) && o->inputs[2] != NITI_NONE)
+      assert_int_equal(limits[o->inputs[2]], 0);
+  }
+  free(limits);
+  niti_program_close(p);
+}
+
+static void test_limits(void **unused) {
+  (void)unused;
+  static const char head[] = "  - conv: {out: 4, kernel: 3}\n  - global-avgpool\n  - flatten\n  - linear: {out: classes}\n";
+  static const struct {
+    const char *layers; /* after a convolution and before one, which the head is */
+    int forward, backward, limited;
+  } cases[] = {
+      {"  - norm\n  - relu: {max: 6}\n", 0, 0, 1},
+      {"  - relu: {max: 6}\n", 1, 0, 1}, /* its exponent depends on the values */
+      {"  - norm\n  - relu\n", 0, 0, 0},
+      {"  - norm\n  - relu\n  - relu: {max: 6}\n", 1, 1, 1}, /* the first one's output is read backward */
+      {"  - norm\n  - relu: {max: 6}\n  - relu\n", 1, 1, 1},
+      {"  - norm\n  - relu: {max: 6}\n  - maxpool: {kernel: 2}\n", 0, 1, 1},
+      {"  - norm\n  - relu: {max: 6}\n  - residual: {body: [{conv: {out: 4, kernel: 1}}]}\n", 0, 1, 1}, /* a fork's sum */
+      {"  - norm\n  - relu\n  - residual: {body: [{conv: {out: 4, kernel: 1}}]}\n", 0, 0, 0},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    char layers[512];
+    (void)snprintf(layers, sizeof layers, "  - conv: {out: 4, kernel: 1}\n%s%s", cases[i].layers, head);
+    check_left(layers, true, niti_fuse, cases[i].forward, cases[i].backward, cases[i].limited);
+  }
+  const char *first =
+      "  - conv: {out: 4, kernel: 1}\n  - norm\n  - relu: {max: 6}\n  - conv: {out: 4, kernel: 3}\n  - global-avgpool\n"
+      "  - flatten\n  - linear: {out: classes}\n";
+  check_left(first, true, niti_fuse_products, 1, 1, 1);
+  check_left(first, false, niti_fuse, 0, 0, 1);
+  /* Without backward a norm that has one ReLU could take over the next; one with a maximum stays, as its output is all there is.
+   */
+  check_left("  - conv: {out: 4, kernel: 1}\n  - norm\n  - relu\n  - relu: {max: 6}\n  - flatten\n  - linear: {out: classes}\n",
+             false, niti_fuse, 1, 0, 1);
+  check_left("  - conv: {out: 4, kernel: 1}\n  - norm\n  - relu: {max: 6}\n  - relu\n  - flatten\n  - linear: {out: classes}\n",
+             false, niti_fuse, 0, 0, 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_builtin), cmocka_unit_test(test_layers),
-                                     cmocka_unit_test(test_every_layer)};
+                                     cmocka_unit_test(test_every_layer), cmocka_unit_test(test_limits)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

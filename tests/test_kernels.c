@@ -51,9 +51,10 @@ static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count,
   for (size_t i = 0; i < count; ++i) {
     int8_t want = niti_round_int8(acc[i], r->shift, r->mode, niti_rounding_word(&r->draw, r->mode, r->first + index + i));
     if (r->relu && want < 0) want = 0;
+    if (r->relu && want > 128 - r->lowered) want = (int8_t)(128 - r->lowered);
     if (buffer[GUARD + i] != want) {
-      fail_msg("mode %d shift %d relu %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, acc[i], buffer[GUARD + i],
-               want);
+      fail_msg("mode %d shift %d relu %d lowered %d: %d became %d, not %d", (int)r->mode, r->shift, (int)r->relu, r->lowered,
+               acc[i], buffer[GUARD + i], want);
     }
     if (magnitude(acc[i]) > max) max = magnitude(acc[i]);
   }
@@ -64,14 +65,20 @@ static void check(NitiRequantiseKernel kernel, const int32_t *acc, size_t count,
   }
 }
 
+/* No limit, limits of 127, 1 and 0, or any. */
+static int any_lowered(void) {
+  static const int edges[] = {0, 1, 127, 128};
+  return random_word() & 1 ? edges[random_word() % 4] : (int)(random_word() % 129);
+}
+
 static void check_isa(NitiIsa isa) {
   const NitiRequantiseKernel kernel = niti_requantise_kernel(isa);
   int32_t acc[COUNT + 1];
   for (size_t mode = 0; mode < sizeof modes / sizeof modes[0]; ++mode) {
     for (int shift = 0; shift <= SHIFT_MAX; ++shift) {
       for (int relu = 0; relu < 2; ++relu) {
-        NitiRounder r = {modes[mode], shift, relu != 0, {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3},
-                         NULL,        false, 0,         random_word()};
+        NitiRounder r = {modes[mode], shift,         relu != 0,    {0x123456789abcdefu, NITI_DRAW_ROUND_ACT, 7, 3}, NULL, false,
+                         0,           random_word(), any_lowered()};
         fill(acc, COUNT + 1);
         check(kernel, acc, COUNT, &r, 0, 0);
         check(kernel, acc + 1, COUNT, &r, ((uint64_t)1 << 33) + 5, 0x80000000u); /* unaligned; a maximum from before stays */
@@ -132,7 +139,8 @@ static void check_tile(const NitiConvKernels *kernels, const NitiRounder *r, con
   for (size_t i = 0; i < TENSOR; ++i) mask[i] = (int8_t)(random_word() % 3 == 0 ? 0 : (int)(random_word() % 255) - 127);
   memset(tensor, 0x55, sizeof tensor);
   for (size_t row = 0; row < TILE_ROWS; ++row) {
-    for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i) want[i] = mask[i] > 0 ? want[i] : 0;
+    for (size_t i = offset[row] + 3; i < offset[row] + 3 + (size_t)columns; ++i)
+      want[i] = mask[i] > 0 && mask[i] < 128 - r->lowered ? want[i] : 0;
   }
   assert_int_equal(kernels->requantise(tensor, offset, 3, acc, stride, TILE_ROWS, columns, &masked, 0), max);
   assert_memory_equal(tensor, want, sizeof want);
@@ -149,7 +157,7 @@ static void test_tiles(void **unused) {
     for (size_t mode = 0; mode < sizeof modes / sizeof modes[0]; ++mode) {
       for (int columns = 1; columns <= TILE_STRIDE; columns += 7) {
         const NitiRounder r = {modes[mode], 1 + columns % 20, columns % 2 == 0, {42, NITI_DRAW_ROUND_DELTA, 1, 2}, NULL, false,
-                               0,           random_word()};
+                               0,           random_word(),    any_lowered()};
         size_t next[TILE_ROWS];
         for (size_t row = 0; row < TILE_ROWS; ++row) next[row] = 10 + row * (size_t)columns;
         check_tile(kernels, &r, scattered, TILE_STRIDE, columns);

@@ -261,11 +261,13 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   e->tensors = calloc(tensors, sizeof *e->tensors);
   e->steps = calloc(operations, sizeof *e->steps);
   e->nonnegative = calloc(tensors, sizeof *e->nonnegative);
+  e->limits = calloc(tensors, sizeof *e->limits);
   e->uses = calloc(tensors, sizeof *e->uses);
-  if (!e->program || !e->fused || !e->tensors || !e->steps || !e->nonnegative || !e->uses) return out_of_memory();
+  if (!e->program || !e->fused || !e->tensors || !e->steps || !e->nonnegative || !e->limits || !e->uses) return out_of_memory();
   NITI_TRY(check_support(e));
   if (!plain) NITI_TRY(niti_fuse(e->fused));
   niti_find_nonnegative(e->nonnegative, e->fused);
+  niti_find_limits(e->limits, e->fused);
   find_uses(e);
   for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
   const NitiPlacing placing = {
@@ -309,7 +311,7 @@ static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
     *tensor = e->shared->tensors[other];
     return;
   }
-  *tensor = (NitiTensor){.shape = niti_tensor_shape(desc, e->fused->batch), .uses = e->uses[t]};
+  *tensor = (NitiTensor){.shape = niti_tensor_shape(desc, e->fused->batch), .uses = e->uses[t], .limit = e->limits[t]};
   if (desc->exponents != NITI_EXPONENTS_NONE) tensor->exponent = word(e, t);
   if (lives_outside(e, t)) {
     tensor->data = (int8_t *)e->kept + *kept;

@@ -59,6 +59,11 @@ static bool fits_pool(const NitiTensor *x, const NitiTensor *y, const NitiPool *
   return has_shape(x, p->n, p->h, p->w, p->c) && has_shape(y, p->n, p->oh, p->ow, p->c);
 }
 
+/* A mask that may be missing, and has no limit. */
+static bool fits_mask(const NitiTensor *mask, const NitiTensor *y) {
+  return !mask->data || (mask->limit == 0 && niti_shape_count(mask->shape) == niti_shape_count(y->shape));
+}
+
 static bool same_size(const NitiTensor *a, const NitiTensor *b) {
   return niti_shape_count(a->shape) == niti_shape_count(b->shape);
 }
@@ -75,12 +80,12 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_CONV_GRADIENT: return fits_conv(&x[1], x, conv) && fits_weights(y, conv);
     case NITI_OP_MAXPOOL_FORWARD:
     case NITI_OP_AVGPOOL_FORWARD: return fits_pool(x, y, pool);
-    case NITI_OP_MAXPOOL_BACKWARD: return fits_pool(y, x, pool) && (!x[2].data || (niti_pool_apart(pool) && same_size(&x[2], x)));
+    case NITI_OP_MAXPOOL_BACKWARD: return fits_pool(y, x, pool) && fits_mask(&x[2], x) && (!x[2].data || niti_pool_apart(pool));
     case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, pool);
     case NITI_OP_NORM_FORWARD: return same_size(y, x) && x[1].shape.n == x[0].shape.c;
     case NITI_OP_NORM_BACKWARD: return same_size(y, x) && same_size(&x[1], x) && x[2].shape.n == x[0].shape.c;
-    case NITI_OP_RELU_BACKWARD:
-    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x) && (!x[2].data || same_size(&x[2], x));
+    case NITI_OP_RELU_BACKWARD: return same_size(&x[1], x) && same_size(y, x);
+    case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x) && fits_mask(&x[2], x);
     case NITI_OP_RELU_FORWARD:
     case NITI_OP_DROPOUT:
     case NITI_OP_RESHAPE: return same_size(y, x);

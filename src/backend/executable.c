@@ -28,6 +28,7 @@ void niti_executable_close(NitiExecutable *e) {
   free(e->tensors);
   free(e->steps);
   free(e->nonnegative);
+  free(e->limits);
   free(e->uses);
   free(e->staged);
   free(e);

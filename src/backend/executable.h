@@ -31,6 +31,7 @@ struct NitiExecutable {
   NitiTensor *tensors; /* [tensors], at the whole batch */
   NitiStep *steps;     /* [operations] */
   bool *nonnegative;   /* [tensors] */
+  int32_t *limits;     /* [tensors] niti_find_limits' */
   int *uses;           /* [tensors] */
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */

@@ -16,7 +16,8 @@ typedef struct NitiTensor {
   int8_t *data;      /* [n][h][w][c], mantissas in [-127, 127] */
   int32_t *exponent; /* NULL where the tensor has none */
   NitiShape shape;
-  int uses; /* NitiUses, or'ed */
+  int uses;      /* NitiUses, or'ed */
+  int32_t limit; /* of the output of a ReLU with a maximum: that, in millionths, at most 2 * 10^9; 0: it has none */
   /* `placed`: layouts are where these point, NULL for those that nothing reads, and up to date from the operation on that wrote
    * the elements, which last no longer than they are read. Else layouts are behind the elements (tensor_bytes), and made from
    * them when they are read and not up to date. */
@@ -156,7 +157,8 @@ typedef struct NitiKernels {
   void (*conv_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                        const NitiConvCall *, const NitiRequantise *);
   /* dx = requantise(transposed convolution of dy with w). mask: NULL, or of dx's shape: dx is 0 (after requantising; the range is
-   * that of all accumulators) wherever mask <= 0; its exponent does not matter. dx aliases none of the others. */
+   * that of all accumulators) wherever mask <= 0, and where the mask has a limit also wherever it is not below that; else its
+   * exponent does not matter. dx aliases none of the others. */
   void (*conv_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                         const NitiConvCall *, const NitiRequantise *);
   /* gradient = exact sum over batch and positions of dy x; overwrites. */
@@ -178,14 +180,14 @@ typedef struct NitiKernels {
   void (*relu_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *y, int32_t limit);
   /* winner [N][OH][OW][C]: the row-major position in the window (kh * KW + kw) of the first maximum. */
   void (*maxpool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, const NitiTensor *x, const NitiPool *);
-  /* mask: NULL, or of dy's shape: a delta counts as 0 wherever mask <= 0; only where windows do not overlap (niti_pool_apart).
-   */
+  /* mask: NULL, or of dy's shape, without a limit: a delta counts as 0 wherever mask <= 0; only where windows do not overlap
+   * (niti_pool_apart). */
   void (*maxpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const uint8_t *winner, const NitiTensor *mask,
                            const NitiPool *, const NitiRequantise *);
   void (*avgpool_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiPool *, const NitiRequantise *);
   void (*avgpool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiPool *, const NitiRequantise *);
-  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. mask: NULL, or of y's shape: y is 0
-   * (after requantising) wherever mask <= 0. With relu, max(m, 0) after requantising. */
+  /* y = requantise(a + b) with aligned exponents (docs: "residual add"); y may alias a or b. mask: NULL, or of y's shape, without
+   * a limit: y is 0 (after requantising) wherever mask <= 0. With relu, max(m, 0) after requantising. */
   void (*add)(NitiBackend *, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask, bool relu,
               const NitiRequantise *);
   /* y = masked and scaled x; the mask is a function of (seed, step, layer, index): forward and backward call the same. y may
@@ -198,7 +200,8 @@ typedef struct NitiKernels {
    * bias: int16_t [C]. centred: x is measured from the running means. */
   void (*norm_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *running, NitiTensor *sums, const NitiTensor *x,
                    const NitiTensor *weight, const NitiTensor *bias, bool centred);
-  /* y = affine map of x, rounded; with relu, max(m, 0) after rounding. y does not alias x. */
+  /* y = affine map of x, rounded; with relu, max(m, 0) after rounding, and where y has a limit at most that. y does not alias x.
+   */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);
   /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums:

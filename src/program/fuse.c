@@ -1,5 +1,5 @@
 /* Operator fusion. A ReLU's forward is fused into the product, norm or sum before it; its backward becomes a mask of the product,
- * sum or pool whose delta it filters. */
+ * sum or pool whose delta it filters. One with a maximum is fused into a norm, and becomes a mask of a product. */
 #include "program/fuse.h"
 
 #include <stdlib.h>
@@ -8,7 +8,7 @@ typedef struct Fusing {
   NitiProgram *program;
   int32_t *writer; /* [tensors] the operation that writes it, NITI_NONE: none */
   int32_t *reads;  /* [tensors] the number of operands that read it */
-  bool sums;       /* additions take over ReLUs, too */
+  bool all;        /* additions take over ReLUs, too, and others take over ReLUs with a maximum */
 } Fusing;
 
 static void count_operands(Fusing *f) {
@@ -34,12 +34,27 @@ static void take_over(Fusing *f, NitiOperation *source, NitiOperation *done) {
   done->opcode = NITI_OP_NONE;
 }
 
+/* A ReLU takes rounded mantissas m to max(m, 0), and keeps their exponent e: to do it after rounding, before they are stored, is
+ * the same. One with a maximum takes the least of that and a limit which it has from the maximum and e. A norm's e follows from
+ * its weights alone and is known before it rounds, so that it has the same limit. (That of products and sums follows from all
+ * values.) Where a norm has taken over a ReLU already, that one's output must stay. */
+static bool applies(const Fusing *f, const NitiOperation *source, const NitiOperation *relu) {
+  if (relu->relu_max > 0) return f->all && source->opcode == NITI_OP_NORM_FORWARD && !source->relu;
+  return source->opcode == NITI_OP_CONV_FORWARD || source->opcode == NITI_OP_NORM_FORWARD ||
+         (source->opcode == NITI_OP_ADD && f->all);
+}
+
 static void fuse_relu_forward(Fusing *f, NitiOperation *relu) {
-  NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
-  const bool adds = source && source->opcode == NITI_OP_ADD && f->sums;
-  if (!source || (source->opcode != NITI_OP_CONV_FORWARD && source->opcode != NITI_OP_NORM_FORWARD && !adds)) return;
+  NitiOperation *source = only_source(f, relu);
+  if (!source || !applies(f, source, relu)) return;
   source->relu = true;
+  if (relu->relu_max > 0) source->relu_max = relu->relu_max;
   take_over(f, source, relu);
+}
+
+/* The maximum of the ReLU whose output a tensor is, 0: it has none. */
+static int32_t limit_of(const NitiOperation *writer) {
+  return writer->opcode == NITI_OP_RELU_FORWARD || writer->relu ? writer->relu_max : 0;
 }
 
 /* The output of the pool that saved these winners, if `x` was its input. */
@@ -48,14 +63,25 @@ static int32_t pooled(const Fusing *f, int32_t winner, int32_t x) {
   return forward->opcode == NITI_OP_MAXPOOL_FORWARD && forward->inputs[0] == x ? forward->outputs[0] : NITI_NONE;
 }
 
-/* A pool's winner is positive exactly where its output is, so the smaller tensor is used as the mask. */
+/* What `source` needs as a mask to do the work of the ReLU's backward; NITI_NONE: it cannot. A pool's winner is positive exactly
+ * where its output is, so the smaller tensor is used as the mask. */
+static int32_t mask_for(const Fusing *f, const NitiOperation *source, const NitiOperation *relu) {
+  const int32_t y = relu->inputs[1];
+  const bool conv = source->opcode == NITI_OP_CONV_BACKWARD;
+  if (relu->relu_max > 0 && !(conv && f->all)) return NITI_NONE;
+  if (conv || (source->opcode == NITI_OP_ADD && f->all)) return y;
+  return source->opcode == NITI_OP_MAXPOOL_BACKWARD && niti_pool_apart(&source->pool) ? pooled(f, source->inputs[1], y)
+                                                                                      : NITI_NONE;
+}
+
+/* Backward, a ReLU turns mantissas of a delta to 0 and keeps the exponent, which follows from all accumulators: so does a mask,
+ * after rounding. The maximum is that of the ReLU which wrote the mask. */
 static void fuse_relu_backward(Fusing *f, NitiOperation *relu) {
-  NitiOperation *source = relu->relu_max == 0 ? only_source(f, relu) : NULL;
-  int32_t mask = NITI_NONE;
-  if (!source || source->inputs[2] != NITI_NONE) return;
-  if (source->opcode == NITI_OP_CONV_BACKWARD || (source->opcode == NITI_OP_ADD && f->sums)) mask = relu->inputs[1];
-  if (source->opcode == NITI_OP_MAXPOOL_BACKWARD && niti_pool_apart(&source->pool))
-    mask = pooled(f, source->inputs[1], relu->inputs[1]);
+  NitiOperation *source = only_source(f, relu);
+  const int32_t writer = f->writer[relu->inputs[1]];
+  const int32_t limit = writer == NITI_NONE ? 0 : limit_of(&f->program->operations[writer]);
+  if (!source || source->inputs[2] != NITI_NONE || limit != relu->relu_max) return;
+  const int32_t mask = mask_for(f, source, relu);
   if (mask == NITI_NONE) return;
   source->inputs[2] = mask;
   take_over(f, source, relu);
@@ -87,11 +113,11 @@ static void fuse_all(Fusing *f) {
   }
 }
 
-static NitiStatus fuse(NitiProgram *program, bool sums) {
+static NitiStatus fuse(NitiProgram *program, bool all) {
   Fusing f = {.program = program,
               .writer = calloc((size_t)program->tensor_count + 1, sizeof *f.writer),
               .reads = calloc((size_t)program->tensor_count + 1, sizeof *f.reads),
-              .sums = sums};
+              .all = all};
   const bool room = f.writer && f.reads;
   if (room) {
     count_operands(&f);
@@ -124,6 +150,14 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
       case NITI_OP_RESHAPE: *y = x; break;
       default: break;
     }
+  }
+}
+
+void niti_find_limits(int32_t *limits, const NitiProgram *p) {
+  for (int32_t t = 0; t < p->tensor_count; ++t) limits[t] = 0;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->outputs[0] != NITI_NONE && o->opcode != NITI_OP_NONE) limits[o->outputs[0]] = limit_of(o);
   }
 }
 

@@ -15,10 +15,13 @@ typedef enum NitiUses {
 /* Rewrites the list in place; every operation keeps its number, and one that is fused into another becomes NITI_OP_NONE.
  * Fails with NITI_ERROR_MEMORY only. */
 NitiStatus niti_fuse(NitiProgram *);
-/* The same, but an addition stays as it is, without ReLU or mask. */
+/* The same, but an addition stays as it is, without ReLU or mask, and so does a ReLU with a maximum. */
 NitiStatus niti_fuse_products(NitiProgram *);
 /* nonnegative[tensors]: no mantissa is ever below 0, because the tensor is the output of a ReLU. */
 void niti_find_nonnegative(bool *nonnegative, const NitiProgram *);
+/* limits[tensors]: the largest value in millionths of a tensor that is the output of a ReLU with a maximum, which the operation
+ * that reads it as a mask goes by, too; else 0. */
+void niti_find_limits(int32_t *limits, const NitiProgram *);
 /* How an operation reads input k, which it has. */
 NitiUses niti_use_of(const NitiOperation *, int k);
 

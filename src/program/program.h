@@ -90,7 +90,7 @@ typedef enum NitiOpcode {
   NITI_OP_NORM_FIT, /* affine s32 [C][2], y's exponent; inputs x, weight, bias, running s64 [2][C]; outputs affine, running, sums
                      * s64 [C][2] of x and of its squares. Where `norm.running` of x only the exponent is read, and affine alone
                      * is written */
-  NITI_OP_NORM_FORWARD,   /* y = round(affine map of x), then ReLU where `relu`; inputs x, affine */
+  NITI_OP_NORM_FORWARD,   /* y = round(affine map of x), then ReLU where `relu`, at most relu_max; inputs x, affine */
   NITI_OP_NORM_DELTA_FIT, /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
                            * and dy dy; inputs dy, x, sums of x, weight */
   NITI_OP_NORM_BACKWARD,  /* dx = round(affine map of dy and x); inputs dy, x, affine */
@@ -198,14 +198,14 @@ typedef struct NitiOperation {
     NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
     NitiLoss loss; /* LOSS */
     NitiDropout dropout;
-    int32_t relu_max;   /* RELU_*: the largest value in millionths, 0: none */
     NitiNorm norm;      /* NORM_* */
     int32_t scalar;     /* UPDATE_NITI: the number of the bound scalar mu, in millionths */
     NitiSgdScalars sgd; /* UPDATE_SGD, UPDATE_NITI16 */
     bool changes;       /* INPUT: samples may be scaled, coloured or mixed; false: none is */
   };
   NitiRoundingRecord rounding;
-  bool relu; /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */
+  bool relu;        /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */
+  int32_t relu_max; /* RELU_*, and NORM_FORWARD with `relu`: the largest value in millionths, 0: none */
 } NitiOperation;
 
 typedef struct NitiProgram {

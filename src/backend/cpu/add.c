@@ -41,7 +41,7 @@ static void round_tile(void *context, size_t thread, size_t item) {
   (void)thread;
   const size_t count = accumulate(acc, a, item);
   (void)a->kernel(a->out + first, acc, count, &a->rounder, first, 0);
-  if (a->rounder.mask) niti_mask_apply(a->out + first, a->rounder.mask + first, count);
+  if (a->rounder.mask) niti_mask_apply(a->out + first, a->rounder.mask + first, count, NITI_MANTISSA_MAX);
 }
 
 void niti_cpu_add(NitiBackend *backend, NitiTensor *y, const NitiTensor *a, const NitiTensor *b, const NitiTensor *mask,

@@ -31,7 +31,7 @@ static NitiThreads *take_threads(NitiCpu *cpu, const NitiConvPlan *plan) {
   return all;
 }
 
-static int requantise(Run *run, const NitiRequantise *request, bool relu, const int8_t *mask) {
+static int requantise(Run *run, const NitiRequantise *request, bool relu, const NitiTensor *mask) {
   NitiThreads *all = take_threads(run->cpu, run->plan);
   const int shift = niti_cpu_requantise(run->cpu, request, relu, mask, run_passes, run);
   run->cpu->threads = all;
@@ -50,8 +50,8 @@ int niti_conv_forward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *y, const i
   return requantise(&run, request, plan->relu, NULL);
 }
 
-int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
-                       const NitiRequantise *request) {
+int niti_conv_backward(NitiCpu *cpu, const NitiConvPlan *plan, int8_t *dx, const int8_t *dy, const int8_t *w,
+                       const NitiTensor *mask, const NitiRequantise *request) {
   Run run = {cpu, plan, {.out = dx, .in = dy, .w = w}};
   return requantise(&run, request, false, mask);
 }

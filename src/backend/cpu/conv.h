@@ -53,10 +53,10 @@ size_t niti_conv_kept_bytes(const NitiConvPlan *);
  *
  * bias: NULL, or [K], added to the accumulators; at most 2^NITI_BIAS_BITS in magnitude.
  * kept: NULL, or at least niti_conv_kept_bytes(plan).
- * mask: NULL, or of dx's layout: dx is 0 wherever mask <= 0; the range is that of all accumulators. */
+ * mask: NULL, or of dx's layout: dx is 0 as in kernels.h; the range is that of all accumulators. */
 int niti_conv_forward(NitiCpu *, const NitiConvPlan *, int8_t *y, const int8_t *x, const int8_t *w, const int32_t *bias,
                       NitiKeptWeights *kept, const NitiRequantise *);
-int niti_conv_backward(NitiCpu *, const NitiConvPlan *, int8_t *dx, const int8_t *dy, const int8_t *w, const int8_t *mask,
+int niti_conv_backward(NitiCpu *, const NitiConvPlan *, int8_t *dx, const int8_t *dy, const int8_t *w, const NitiTensor *mask,
                        const NitiRequantise *);
 /* The exact sum over batch and positions, in the width of the gradient; overwrites. */
 void niti_conv_gradient(NitiCpu *, const NitiConvPlan *, NitiGradient *, const int8_t *dy, const int8_t *x);

@@ -190,8 +190,8 @@ static void conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *
 static void conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                           const NitiConvCall *call, const NitiRequantise *rq) {
   const Prepared *p = call->prepared;
-  *dx->exponent = *dy->exponent + *w->exponent +
-                  niti_conv_backward(niti_cpu(backend), p->plan, dx->data, dy->data, w->data, mask ? mask->data : NULL, rq);
+  *dx->exponent =
+      *dy->exponent + *w->exponent + niti_conv_backward(niti_cpu(backend), p->plan, dx->data, dy->data, w->data, mask, rq);
 }
 
 static void conv_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,

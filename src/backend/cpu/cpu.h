@@ -4,6 +4,7 @@
 #define NITI_BACKEND_CPU_CPU_H
 
 #include "backend/kernels.h"
+#include "base/relu.h"
 #include "platform/threads.h"
 
 /* In ascending order for each processor: a kernel table is filled for REF first, then overridden up to the chosen set. */
@@ -21,13 +22,23 @@ typedef enum NitiIsa {
 typedef struct NitiRounder {
   NitiRounding mode;
   int shift;          /* in the first pass, the minimum shift */
-  bool relu;          /* max(m, 0) after rounding */
+  bool relu;          /* max(m, 0) after rounding, and at most the limit */
   NitiDraw draw;      /* NITI_STOCHASTIC: the stream; word at the flat index of the element */
-  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 (a NitiRequantiseKernel ignores it) */
+  const int8_t *mask; /* NULL, or of the output's layout: outputs are 0 where it is <= 0 or not below the limit (a
+                         NitiRequantiseKernel ignores it) */
   bool again;         /* the second of two passes; the workspace is as the first left it */
   int clip;           /* of the operation's record */
   uint64_t first;     /* the index in the whole batch of element 0 */
+  int lowered; /* by how much the limit of a ReLU with a maximum is below NITI_RELU_UNLIMITED, 0 .. 128; 0: there is none */
 } NitiRounder;
+
+/* The largest mantissa that such a ReLU gives, and the largest that its backward passes, from -1 on. */
+static inline int32_t niti_rounder_top(const NitiRounder *r) {
+  return r->relu && r->lowered > 1 ? NITI_RELU_UNLIMITED - r->lowered : NITI_MANTISSA_MAX;
+}
+static inline int8_t niti_rounder_last(const NitiRounder *r) { return (int8_t)(NITI_MANTISSA_MAX - r->lowered); }
+/* What makes `lowered` of a tensor's limit at an exponent. */
+static inline int niti_lowered(int32_t limit, int32_t exponent) { return NITI_RELU_UNLIMITED - niti_relu_limit(limit, exponent); }
 
 /* out[count] = round(acc[count]); `index` is the flat index of out[0] in its tensor. Returns the largest |acc| (before ReLU),
  * at least `max`. out must not overlap acc. */

@@ -322,7 +322,7 @@ static void pack_term(void *context, size_t thread, size_t term) {
 
 static uint32_t round_run(const Pass *p, size_t at, const int32_t *acc, size_t count, const NitiRounder *rounder, uint32_t max) {
   max = p->requantise(p->out + at, acc, count, rounder, at, max);
-  if (rounder->mask) niti_mask_apply(p->out + at, rounder->mask + at, count);
+  if (rounder->mask) niti_mask_apply(p->out + at, rounder->mask + at, count, niti_rounder_last(rounder));
   return max;
 }
 

@@ -62,7 +62,7 @@ struct NitiConvKernels {
   void (*panel_across)(void *out, const int8_t *in, const size_t *offset, size_t rows, int columns, int padded);
   /* Panels from a matrix whose rows are contiguous: out[g][padded][group] of in[column * stride + g * group + j]. */
   void (*panel_along)(void *out, const int8_t *in, size_t stride, size_t rows, int columns, int padded);
-  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`), 0 where the rounder's mask is <= 0; that
+  /* tensor[offset[row] + first + column] = rounded acc[row][column] (rows of `stride`), 0 where the rounder's mask says so; that
    * index is also the random word's. Returns the largest |acc|, at least `max`. */
   uint32_t (*requantise)(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                          int columns, const NitiRounder *, uint32_t max);

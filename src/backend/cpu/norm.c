@@ -237,9 +237,11 @@ static void run_map(NitiBackend *backend, NitiTensor *y, const NitiTensor *affin
   m.out = y->data;
   m.kernel = cpu->requantise;
   m.loops = niti_loops(cpu->isa);
+  const bool limited = relu && y->limit > 0;
   m.rounder = (NitiRounder){.mode = rq->mode,
                             .shift = NITI_NORM_FRACTION,
                             .relu = relu,
+                            .lowered = limited ? niti_lowered(y->limit, *affine->exponent) : 0,
                             .first = niti_cpu_first(cpu, rq->image),
                             .draw = {.seed = cpu->seed, .purpose = rq->purpose, .time = cpu->step, .layer = rq->layer}};
   niti_threads_run(cpu->threads, map_tile, &m, niti_divide_up(m.rows, m.rows_each));

@@ -3,7 +3,7 @@
 
 #include "base/shift_prediction.h"
 
-int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const int8_t *mask, NitiRangeTask task,
+int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool relu, const NitiTensor *mask, NitiRangeTask task,
                         void *context) {
   NitiRounder rounder = {
       .mode = requantise->mode,
@@ -11,7 +11,8 @@ int niti_cpu_requantise(NitiCpu *cpu, const NitiRequantise *requantise, bool rel
       .clip = requantise->clip,
       .first = niti_cpu_first(cpu, requantise->image),
       .relu = relu,
-      .mask = mask,
+      .mask = mask ? mask->data : NULL,
+      .lowered = mask && mask->limit > 0 ? niti_lowered(mask->limit, *mask->exponent) : 0,
       .draw = {.seed = cpu->seed, .purpose = requantise->purpose, .time = cpu->step, .layer = requantise->layer},
   };
   const int shift = niti_clipped_shift(niti_cpu_largest(cpu, task(context, &rounder)), requantise->clip);

@@ -21,12 +21,12 @@ uint32_t niti_requantise_neon(int8_t *out, const int32_t *acc, size_t count, con
 typedef uint32_t (*NitiRangeTask)(void *context, const NitiRounder *);
 
 /* Runs `task` with the predicted shift, repeats it if that was wrong, and updates the prediction; returns the true shift. relu
- * and mask are for the rounder. */
-int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, const int8_t *mask, NitiRangeTask task, void *context);
+ * and mask are for the rounder; mask: NULL, or with its limit. */
+int niti_cpu_requantise(NitiCpu *, const NitiRequantise *, bool relu, const NitiTensor *mask, NitiRangeTask task, void *context);
 
-/* out[i] = 0 wherever mask[i] <= 0. */
-static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict mask, size_t count) {
-  for (size_t i = 0; i < count; ++i) out[i] = (int8_t)(out[i] & -(mask[i] > 0));
+/* out[i] = 0 wherever mask[i] is not in 1 .. last, which is at least -1. */
+static inline void niti_mask_apply(int8_t *restrict out, const int8_t *restrict mask, size_t count, int8_t last) {
+  for (size_t i = 0; i < count; ++i) out[i] = (int8_t)(out[i] & -(mask[i] > 0) & -(mask[i] <= last));
 }
 
 /* The accumulators of a tile: row r, column c at acc[r * stride + c], of the tensor at offset[r] + c. */

@@ -189,7 +189,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, MASK == NO_MASK ? 4 
         if (MASK != NO_MASK) large[j] = masked(large[j], niti_word_of(mask, j));
         if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
       }
-      if (WRITES_BITS && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
+      if (WRITES_BITS && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels, 0);
       __syncwarp(); /* the tile before has left the stage */
       if (d.blocked) niti_wide_store_blocked(d.blocked, stage[warp], large, part, t.image, false);
     }
@@ -239,7 +239,7 @@ static __global__ void __launch_bounds__(MEETING_THREADS, 1) add_meeting_kernel(
       if (MASK != NO_MASK) large[j] = masked(large[j], niti_word_of(mask, j));
       if (part.inside[j]) *(uint4 *)(d.y + part.at[j]) = large[j];
     }
-    if (MASK == NO_MASK && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels);
+    if (MASK == NO_MASK && d.bits) niti_wide_store_bits(d.bits, large, part, t.image, d.channels, 0);
   }
   for (uint32_t first = 0; d.blocked && first < blockDim.x / 32; first += MEETING_STAGES) {
     if (first > 0) __syncthreads(); /* the warps before have left the stages */

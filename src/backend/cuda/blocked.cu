@@ -85,8 +85,9 @@ extern "C" void niti_cuda_bits_set(NitiCuda *cuda, const NitiTensor *t) {
 enum { BITS_WARPS = 8 };
 
 static __global__ void __launch_bounds__(BITS_WARPS * 32)
-    bits_kernel(NitiOutput d, const int8_t *__restrict__ data, size_t items) {
+    bits_kernel(NitiOutput d, const int8_t *__restrict__ data, size_t items, int32_t limit, const int32_t *e_limit) {
   niti_kernel_begin();
+  const uint32_t lowered = niti_lowered(limit, e_limit);
   const int blocks = (int)niti_bits_blocks(d.k);
   for (size_t i = (size_t)blockIdx.x * BITS_WARPS + threadIdx.x / 32; i < items; i += (size_t)gridDim.x * BITS_WARPS) {
     const int k0 = (int)(i % blocks) * NITI_FINISH_CHANNELS, ow = (int)(i / blocks % d.ow), oh = (int)(i / blocks / d.ow % d.oh);
@@ -95,8 +96,8 @@ static __global__ void __launch_bounds__(BITS_WARPS * 32)
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const int8_t *at = data + s.at + (row ? s.down : 0);
-      bits[row] = niti_bits_of(niti_load_if(s.row[row] && s.channels > 0, at),
-                               niti_load_if(s.row[row] && s.channels > NITI_FINISH_RUN, at + NITI_FINISH_RUN));
+      bits[row] = niti_passing_bits(niti_load_if(s.row[row] && s.channels > 0, at), lowered) |
+                  niti_passing_bits(niti_load_if(s.row[row] && s.channels > NITI_FINISH_RUN, at + NITI_FINISH_RUN), lowered) >> 4;
     }
     niti_bits_store(d, s, bits[0], bits[1]);
   }
@@ -109,7 +110,8 @@ static void make_bits(NitiCuda *cuda, const NitiTensor *t) {
   const size_t items = niti_bits_items(s), most = (size_t)cuda->multiprocessors * 8;
   const size_t blocks = (items + BITS_WARPS - 1) / BITS_WARPS;
   const NitiOutput d = {s.n, s.h, s.w, s.c, NULL, NULL, niti_cuda_bits(t), NULL, NULL};
-  NITI_LAUNCH(cuda, bits_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, t->data, items);
+  NITI_LAUNCH(cuda, bits_kernel, (unsigned)(blocks < most ? blocks : most), BITS_WARPS * 32, 0, d, t->data, items, t->limit,
+              t->exponent);
   niti_cuda_bits_set(cuda, t);
 }
 

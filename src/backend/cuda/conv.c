@@ -216,6 +216,7 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
   if (mask && family == &niti_cuda_conv_mma && masking.placed && masking.layouts[1] && masks_by_bits(cuda, own)) {
     masking.data = (int8_t *)cuda->workspace + mask_offset(cuda, own); /* the elements may be gone */
     niti_cuda_bits_spread(cuda, masking.data, mask);
+    masking.limit = 0; /* of ones and zeros */
   }
   const int8_t *packed = packed_of(cuda, call, &shape, &weights);
   family->backward(cuda, dx, &in, &weights, mask ? &masking : NULL, packed, &shape, rq, call->way & WAY_MASK);

@@ -173,9 +173,10 @@ static inline int8_t *niti_cuda_blocked(const NitiTensor *t) {
   return t->placed ? t->layouts[0] : t->data + niti_blocked_offset(t->shape);
 }
 
-/* After the blocked layout come the bits: whether a mantissa is positive, [N/16][H][W][K/128][32] times 8 bytes, in the order in
- * which the 32 threads of a warp hold 16 images by 128 channels when a product ends (finish.cuh). They mask deltas in backward at
- * an eighth of the cost of the mantissas. Up to 64 channels no thread has more than 32 bits: they are narrow, 4 bytes. */
+/* After the blocked layout come the bits: whether a mantissa is positive and, where the tensor has a limit, below that,
+ * [N/16][H][W][K/128][32] times 8 bytes, in the order in which the 32 threads of a warp hold 16 images by 128 channels when a
+ * product ends (finish.cuh). They mask deltas in backward at an eighth of the cost of the mantissas. Up to 64 channels no thread
+ * has more than 32 bits: they are narrow, 4 bytes. */
 NITI_INLINE bool niti_bits_narrow(int channels) { return channels <= 64; }
 NITI_INLINE size_t niti_bits_blocks(int channels) { return ((size_t)channels + 127) / 128; }
 NITI_INLINE size_t niti_bits_offset(NitiShape s) {

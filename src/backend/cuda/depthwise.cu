@@ -124,10 +124,10 @@ static __device__ inline void draw(uint32_t random[4], const Depthwise &d, const
 /* by: bits to the left, or with DOWNWARDS to the right, from an accumulator to 16 fraction bits. */
 template <int ROUNDING, bool DOWNWARDS>
 static __device__ inline void finish(const Depthwise &d, const NitiRequantiseArgs &a, int acc[4], uint32_t by, uint32_t random,
-                                     int64_t at) {
+                                     uint32_t lowered, int64_t at) {
   uint32_t word = DOWNWARDS ? niti_wide_requantise_down<ROUNDING>(acc, by, random, niti_wide_least(a))
                             : niti_wide_requantise<ROUNDING>(acc, by, random, niti_wide_least(a));
-  if (d.mask) word = niti_word_masked(word, __ldg((const uint32_t *)(d.mask + at)));
+  if (d.mask) word = niti_word_masked(word, __ldg((const uint32_t *)(d.mask + at)), lowered);
   *(uint32_t *)(d.out + at) = word;
 }
 
@@ -139,7 +139,8 @@ static __device__ inline int4 start_of(const NitiRequantiseArgs &a, const Spot &
 
 /* All outputs of a thread. */
 template <int MODE, int ROUNDING, bool BIAS, bool DOWNWARDS>
-static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s, uint32_t by, NitiExtremes *e) {
+static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s, uint32_t by, uint32_t lowered,
+                                   NitiExtremes *e) {
   enum { OUT = Plan<MODE>::OUT, PIXELS = Plan<MODE>::PIXELS, ROWS = Plan<MODE>::ROWS, IN_ROWS = Plan<MODE>::IN_ROWS };
   const int y0 = s.y * Plan<MODE>::DOWN_BY / Plan<MODE>::UP_BY + d.origin_y;
   const int x0 = s.x * Plan<MODE>::DOWN_BY / Plan<MODE>::UP_BY + d.origin_x;
@@ -178,7 +179,7 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
         if ((r * OUT + j) % 4 == 0) draw<MODE, ROUNDING>(random, d, a, s, r * OUT + j);
         if (s.y + r >= d.out_h || s.x + j >= d.out_w) continue;
         niti_extremes_add(e, acc[r][j]);
-        finish<ROUNDING, DOWNWARDS>(d, a, acc[r][j], by, random[(r * OUT + j) % 4],
+        finish<ROUNDING, DOWNWARDS>(d, a, acc[r][j], by, random[(r * OUT + j) % 4], lowered,
                                     ((s.n * d.out_h + s.y + r) * d.out_w + s.x + j) * d.channels + s.channel);
       }
     }
@@ -188,8 +189,9 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
 /* All items of a block's threads. */
 template <int MODE, int ROUNDING, bool BIAS, bool DOWNWARDS>
 static __device__ inline void walk_all(const Depthwise &d, const NitiRequantiseArgs &a, uint32_t by, NitiExtremes *e) {
+  const uint32_t lowered = MODE == SAME || MODE == DOWN ? 0 : niti_lowered(a.limit, a.e_limit); /* forward has no mask */
   for (uint32_t item = blockIdx.x * THREADS + threadIdx.x; item < d.items; item += gridDim.x * THREADS)
-    walk<MODE, ROUNDING, BIAS, DOWNWARDS>(d, a, spot_of<MODE>(d, item), by, e);
+    walk<MODE, ROUNDING, BIAS, DOWNWARDS>(d, a, spot_of<MODE>(d, item), by, lowered, e);
 }
 
 /* The products of nine taps are below 2^18, so that no true shift is above 16; with a bias it can be. */
@@ -258,6 +260,7 @@ bool niti_depthwise_pass(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, 
                          const int32_t *bias, const NitiConv *c, bool backward, bool relu, const NitiRequantise *rq) {
   NitiRequantiseArgs a = niti_requantise_args(cuda, rq, out->exponent, in->exponent, w->exponent, 0, relu);
   a.bias = bias;
+  niti_requantise_limit(&a, mask);
   const bool up = backward && c->stride_h == 2;
   if (!serves(c, out->data, in->data, w->data, mask ? mask->data : NULL) || !niti_wide_serves(a)) return false;
   if (up && (c->pad_h != 1 || c->pad_w != 1)) return false;

@@ -11,6 +11,7 @@
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/ptx.cuh"
 #include "base/random.h"
+#include "base/relu.h"
 #include "base/shift_prediction.h"
 
 /* Runs a kernel in the backend's stream; a failed launch shows in synchronise(). It may start while the kernel before it still
@@ -79,8 +80,10 @@ struct NitiRequantiseArgs {
   int share; /* of niti_shift_prediction_next */
   int clip;
   bool relu;
-  uint64_t first;      /* the index in the whole batch of the output's first element */
-  const int32_t *bias; /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
+  uint64_t first;         /* the index in the whole batch of the output's first element */
+  const int32_t *bias;    /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
+  int32_t limit;          /* 0, or of the output's ReLU, or of the ReLU whose output the mask is: the maximum in millionths, */
+  const int32_t *e_limit; /* and the exponent at which it counts */
 };
 
 static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, const NitiRequantise *rq, int32_t *exponent,
@@ -99,10 +102,37 @@ static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, cons
                             rq->clip,
                             relu,
                             niti_cuda_first(cuda, rq->image),
+                            NULL,
+                            0,
                             NULL};
 }
 
+/* mask: NULL, or the operation's. */
+static inline void niti_requantise_limit(NitiRequantiseArgs *a, const NitiTensor *mask) {
+  a->limit = mask ? mask->limit : 0;
+  a->e_limit = mask ? mask->exponent : NULL;
+}
+
 #ifdef __CUDACC__
+
+/* Of a ReLU with a maximum in millionths, or 0, at that exponent: by how much its limit is below NITI_RELU_UNLIMITED, in each
+ * byte: 0 (there is none) to 128. */
+__device__ inline uint32_t niti_lowered(int32_t limit, const int32_t *exponent) {
+  return limit == 0 ? 0 : 0x01010101u * (uint32_t)(NITI_RELU_UNLIMITED - niti_relu_limit(limit, *exponent));
+}
+
+/* The largest mantissa of an output whose ReLU, if there is one, has this limit. */
+__device__ inline uint32_t niti_lowered_top(const NitiRequantiseArgs &a, uint32_t lowered) {
+  const uint32_t limit = NITI_RELU_UNLIMITED - (lowered & 0xff);
+  return a.relu && limit < NITI_MANTISSA_MAX ? limit : NITI_MANTISSA_MAX;
+}
+
+/* Bit 7 of the bytes that its backward passes, those above 0 and below the limit; the other bits are anything. Nothing carries
+ * from a byte to the next. */
+__device__ inline uint32_t niti_passing_signs(uint32_t v, uint32_t lowered) {
+  const uint32_t low = v & 0x7f7f7f7fu;
+  return (low + 0x7f7f7f7fu) & ~(low + lowered) & ~v;
+}
 
 __device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
   return niti_shift_prediction_next(*a.prediction, a.share);

@@ -24,7 +24,7 @@ NITI_INLINE int niti_finish_column(int channel) {
 struct NitiOutput {
   int n, oh, ow, k;    /* shape */
   int8_t *y, *blocked; /* NULL: not wanted */
-  uint2 *bits;         /* NULL: not wanted; which of y's mantissas are positive (cuda.h) */
+  uint2 *bits;         /* NULL: not wanted; which of y's mantissas a ReLU's backward passes (cuda.h); y has no limit */
   const uint2 *mask;   /* the bits of a tensor of the same shape, 0 where y shall be 0; NULL: none */
   const int8_t *loose; /* niti_finish_loose: that tensor itself instead */
 };
@@ -52,7 +52,13 @@ static inline NitiFinish niti_finish_of(const NitiRequantiseArgs &rq, const Niti
 /* Bit 7 of the bytes that are > 0; the other bits are anything. */
 __device__ inline uint32_t niti_positive_signs(uint32_t v) { return ((v & 0x7f7f7f7fu) + 0x7f7f7f7fu) & ~v; }
 
-/* Which of 16 bytes are > 0: bit 7 - i of byte b stands for byte b of word i. */
+/* Which of 16 bytes a ReLU's backward passes: bit 7 - i of byte b stands for byte b of word i. lowered: niti_lowered's, 0: those
+ * > 0. */
+__device__ inline uint32_t niti_passing_bits(uint4 v, uint32_t lowered) {
+  return (niti_passing_signs(v.x, lowered) & 0x80808080u) | (niti_passing_signs(v.y, lowered) & 0x80808080u) >> 1 |
+         (niti_passing_signs(v.z, lowered) & 0x80808080u) >> 2 | (niti_passing_signs(v.w, lowered) & 0x80808080u) >> 3;
+}
+
 __device__ inline uint32_t niti_positive_bits(uint4 v) {
   return (niti_positive_signs(v.x) & 0x80808080u) | (niti_positive_signs(v.y) & 0x80808080u) >> 1 |
          (niti_positive_signs(v.z) & 0x80808080u) >> 2 | (niti_positive_signs(v.w) & 0x80808080u) >> 3;
@@ -282,6 +288,7 @@ __device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &
   const NitiByteRounding byte = niti_byte_rounding(shift);
   NitiDraw draw = {0, 0, 0, 0};
   if (FINISH == NITI_FINISH_LOOSE_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
+  const uint32_t lowered = niti_lowered(rq.limit, rq.e_limit);
   uint32_t word[2][2][4] = {};
 #pragma unroll
   for (int run = 0; run < N / 32; ++run) {
@@ -302,7 +309,7 @@ __device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &
         uint32_t mask[4];
         niti_load_loose(mask, d.loose + at, left, d.k);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) word[run][i][v] &= niti_spread_signs(niti_positive_signs(mask[v]));
+        for (int v = 0; v < 4; ++v) word[run][i][v] &= niti_spread_signs(niti_passing_signs(mask[v], lowered));
       }
       if (d.y) niti_store_loose(d.y + at, word[run][i], left, d.k);
 #pragma unroll

@@ -136,6 +136,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
   const NitiTiles &t = p.tiles;
   const uint32_t lanes = (uint32_t)p.s.lanes, across = (uint32_t)(BACKWARD ? p.s.w : p.s.ow);
   const size_t image = (size_t)(BACKWARD ? p.s.oh : p.s.h) * (size_t)(BACKWARD ? p.s.ow : p.s.w) * (size_t)p.s.channels;
+  const uint32_t lowered = niti_lowered(a.limit, a.e_limit);
   uint32_t max = 0;
   int shift;
   if (niti_range_begin(a, second, &shift)) {
@@ -159,7 +160,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
           for (int k = 0; k < V; ++k) max = niti_magnitude(acc[i][k]) > max ? niti_magnitude(acc[i][k]) : max;
           words[g + i] = niti_word_requantise<V>(a, acc[i], shift, at);
           if (a.relu) words[g + i] &= niti_word_positive(words[g + i]);
-          if (p.mask) words[g + i] &= niti_word_positive(niti_word_load<V>(p.mask + at));
+          if (p.mask) words[g + i] &= niti_word_passing(niti_word_load<V>(p.mask + at), lowered);
           niti_word_store<V>(p.out + at, words[g + i]);
         }
       }
@@ -192,6 +193,7 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
                      s,         niti_tiles_of(shape, V, IMAGES)};
   NitiRequantiseArgs requantise = niti_requantise_args(cuda, rq, out->exponent, in->exponent, w->exponent, 0, relu);
   requantise.bias = bias;
+  niti_requantise_limit(&requantise, mask);
   const PassKernel grouped_pass = backward ? choose_pass<true>(s, V) : choose_pass<false>(s, V);
   const unsigned grid = niti_tiles_grid_requantise(cuda, args.tiles);
   NITI_LAUNCH(cuda, pack_kernel, (unsigned)((weights + THREADS - 1) / THREADS), THREADS, 0, packed, w->data, s, backward,

@@ -50,7 +50,7 @@ struct NitiMmaPass {
   const int8_t *w;           /* [OC] rows of w_pitch bytes: [TAP_ROWS][TAP_COLUMNS][IC] */
   const NitiMmaEntry *table; /* of a gathered pass: as many as a row of w has bytes */
   int8_t *out, *blocked;     /* blocked NULL: not to be written */
-  const int8_t *mask;        /* NULL, or the output becomes 0 where it is <= 0; laid out like out */
+  const int8_t *mask;        /* NULL, or the output becomes 0 where it is <= 0 or not below rq.limit; laid out like out */
   int32_t n, ih, iw, ic;
   int32_t jh, jw, oc; /* output pixels (y, x) of this pass; its window starts at (y * step_y + tap_y, x * step_x + tap_x) */
   int32_t step_y, step_x, tap_y, tap_x, tap_rows, tap_columns;
@@ -190,10 +190,9 @@ __device__ inline uint32_t niti_mma_round4(int a, int b, int c, int d, uint32_t 
   return RELU ? word & ~niti_permute(word, 0, 0xba98) : word;
 }
 
-/* Bytes of word that stay: those where mask is positive. */
-__device__ inline uint32_t niti_mma_masked(uint32_t word, uint32_t mask) {
-  const uint32_t positive = ((mask & 0x7f7f7f7fu) + 0x7f7f7f7fu) & ~mask; /* top bits */
-  return word & niti_permute(positive, 0, 0xba98);
+/* Bytes of word that stay: those that the mask's pass; lowered: niti_lowered's. */
+__device__ inline uint32_t niti_mma_masked(uint32_t word, uint32_t mask, uint32_t lowered) {
+  return word & niti_permute(niti_passing_signs(mask, lowered), 0, 0xba98);
 }
 
 #endif

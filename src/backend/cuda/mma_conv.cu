@@ -388,6 +388,7 @@ static void place(NitiCuda *cuda, const Backward *b, NitiMmaPass *p) {
   p->blocked = blocked_of(b->dx, b->s);
   p->mask = b->mask ? b->mask->data : NULL;
   p->rq = niti_requantise_args(cuda, b->rq, b->dx->exponent, b->dy->exponent, b->w->exponent, 0, false);
+  niti_requantise_limit(&p->rq, b->mask);
 }
 
 /* A phase's pass; `packed` moves on. False: the phase has no pixels. */

@@ -240,6 +240,7 @@ __device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI]
   const NitiByteRounding bytes = niti_byte_rounding(shift);
   NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
   if (by_bytes) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
+  const uint32_t lowered = niti_lowered(p.rq.limit, p.rq.e_limit);
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) {
     const NitiMmaSpot spot = spots(2 * mi), second = spots(2 * mi + 1);
@@ -256,7 +257,7 @@ __device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI]
     }
     if (p.mask) {
 #pragma unroll
-      for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2]);
+      for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2], lowered);
     }
     if (column < p.oc) {
       if (spot.inside) niti_mma_store_row<NI>(p.out + first_at + column, words[0], column, p.oc);

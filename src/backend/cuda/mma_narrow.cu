@@ -50,6 +50,7 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
   __shared__ int sums[WARPS][SIDE][SIDE];
   int shift;
   if (!niti_mma_begin(p, second, &shift)) return;
+  const uint32_t lowered = niti_lowered(p.rq.limit, p.rq.e_limit);
   for (uint32_t tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
     const uint32_t down = niti_divide(p.tiles_across, tile), first = down * ((uint32_t)SIDE >> p.image_bits);
     const int across = (int)(tile - down * p.tiles_across.divisor) * SIDE;
@@ -67,7 +68,7 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
     int m = niti_requantise_one(p.rq, acc, shift, (uint64_t)at);
     if (p.rq.relu) m = max(m, 0);
     if (place.image < p.n) {
-      if (p.mask && p.mask[at] <= 0) m = 0;
+      if (p.mask && !(niti_passing_signs((uint8_t)p.mask[at], lowered) & 0x80)) m = 0;
       p.out[at] = (int8_t)m;
     }
     const int block = place.image / NITI_BLOCK_IMAGES;

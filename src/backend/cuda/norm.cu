@@ -11,10 +11,11 @@ static __device__ inline int nearest(int acc) {
   return (acc + (1 << (NITI_NORM_FRACTION - 1)) + (acc >> 31)) >> NITI_NORM_FRACTION;
 }
 
-/* V = 4 or 1 bytes of the output; index: of the first; bytes: their random bytes, NITI_STOCHASTIC_BYTE only. */
+/* V = 4 or 1 bytes of the output; index: of the first; bytes: their random bytes, NITI_STOCHASTIC_BYTE only; top: the largest, in
+ * each byte. */
 template <int V, typename Affine>
 static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Affine *f, uint32_t x, uint32_t d, uint64_t index,
-                                           uint32_t bytes) {
+                                           uint32_t bytes, uint32_t top) {
   int acc[V];
   uint32_t word;
 #pragma unroll
@@ -32,7 +33,7 @@ static __device__ inline uint32_t map_word(const NitiRequantiseArgs &a, const Af
   } else {
     word = niti_clip4(niti_pack4(nearest(acc[0]), 0, 0, 0));
   }
-  return a.relu ? word & ~niti_spread_signs(word) : word;
+  return a.relu ? __vmins4(word & ~niti_spread_signs(word), top) : word;
 }
 
 /* bytes[j]: the random bytes of the lane's four neighbours in image j of four, `image` elements apart, the first at `index`.
@@ -78,6 +79,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(NitiNorm
   if (!l.inside) return;
   __align__(16) Affine f[V];
   load_affine<V>(f, m.affine + l.channel);
+  const uint32_t top = 0x01010101u * niti_lowered_top(a, niti_lowered(a.limit, a.e_limit));
   const bool draws = a.mode == NITI_STOCHASTIC_BYTE;
   const NitiDraw draw = {draws ? a.clock->seed : 0, a.purpose, draws ? a.clock->step : 0, a.layer};
   for (uint32_t row = blockIdx.x * r.lanes * AT_ONCE + l.lane; row < r.rows; row += gridDim.x * r.lanes * AT_ONCE) {
@@ -94,7 +96,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS) rows_kernel(NitiNorm
       if (row + (uint32_t)i * r.lanes >= r.rows) continue;
       const uint64_t index = a.first + at;
       const uint32_t bytes = draws ? niti_draw(&draw, index >> 2) >> (8 * (index & 3)) : 0;
-      niti_word_store<V>(m.y + at, map_word<V>(a, f, x[i], d[i], at, bytes));
+      niti_word_store<V>(m.y + at, map_word<V>(a, f, x[i], d[i], at, bytes, top));
     }
   }
 }
@@ -106,6 +108,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(NitiNor
   enum { BACKWARD = NitiNormMap<Affine>::BACKWARD };
   __shared__ uint4 scratch[NITI_TILE_WARPS][NITI_BLOCKED_UNITS];
   const NitiTiles &t = m.tiles;
+  const uint32_t top = 0x01010101u * niti_lowered_top(a, niti_lowered(a.limit, a.e_limit));
   const bool draws = a.mode == NITI_STOCHASTIC_BYTE;
   const NitiDraw draw = {draws ? a.clock->seed : 0, a.purpose, draws ? a.clock->step : 0, a.layer};
   for (uint32_t item = niti_tile_first(); item < t.items; item += niti_tile_step()) {
@@ -125,7 +128,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS) tiles_kernel(NitiNor
       const size_t at = tile.at + (size_t)i * t.image;
       if (draws && i % 4 == 0) draw_four<16>(bytes, draw, a.first + at, t.image);
       if (i >= tile.images) continue;
-      x[i] = map_word<4>(a, f, x[i], d[i], at, bytes[i % 4]);
+      x[i] = map_word<4>(a, f, x[i], d[i], at, bytes[i % 4], top);
       niti_word_store<4>(m.y + at, x[i]);
     }
     niti_tile_blocked(niti_blocked_block(m.blocked, tile.block, t.image), scratch[threadIdx.x / 32], x, tile.p, t.image);
@@ -184,7 +187,8 @@ template <typename Affine>
 static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
                 bool relu, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
-  const NitiRequantiseArgs a = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
+  NitiRequantiseArgs a = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
+  a.limit = y->limit, a.e_limit = affine->exponent; /* which is what y's will be */
   const bool aligned = (uintptr_t)affine->data % 16 == 0;
   const int V = aligned ? niti_rows_vector((uint32_t)x->shape.c, y->data, x->data, dy ? dy->data : NULL) : 1;
   if (V == 16 && run_wide<Affine>(cuda, y, x, dy, affine, a)) return;

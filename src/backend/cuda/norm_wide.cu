@@ -10,13 +10,14 @@ enum {
 
 static_assert(NITI_NORM_FRACTION == 16, "what niti_wide_round takes");
 
-/* Four results. f: with 2^15 in the offsets already where NITI_WIDE_RELU; low: niti_wide_least's. */
+/* Four results. f: with 2^15 in the offsets already where NITI_WIDE_RELU; low, most: niti_wide_round's. */
 template <int ROUNDING, typename Affine>
-static __device__ inline uint32_t map_four(const Affine *f, uint32_t x, uint32_t d, uint32_t random, uint32_t low) {
+static __device__ inline uint32_t map_four(const Affine *f, uint32_t x, uint32_t d, uint32_t random, uint32_t low,
+                                           uint32_t most) {
   int acc[4];
 #pragma unroll
   for (int k = 0; k < 4; ++k) acc[k] = niti_norm_apply(f[k], niti_byte_of(x, k), niti_byte_of(d, k));
-  return niti_wide_round<ROUNDING>(acc, random, low);
+  return niti_wide_round<ROUNDING>(acc, random, low, most);
 }
 
 template <int ROUNDING, typename Affine>
@@ -61,6 +62,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
   const uint32_t rows = JOINED && !l.inside ? 0 : r.rows, lane = JOINED ? l.lane : 0;
   __align__(16) Affine f[16];
   bool fresh = true;
+  uint32_t most = 0;
   for (uint32_t first = blockIdx.x * r.lanes * ROWS_AT_ONCE + (JOINED ? 0 : l.lane); first < r.rows;
        first += gridDim.x * r.lanes * ROWS_AT_ONCE) {
     const uint32_t row = first + lane;
@@ -78,6 +80,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
       for (int i = 0; i < VECTORS && !JOINED; ++i) ((uint4 *)f)[i] = ((const uint4 *)(m.affine + l.channel))[i];
       prepare<ROUNDING>(f, 16);
       if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
+      most = 0x10001u * niti_lowered_top(a, niti_lowered(a.limit, a.e_limit));
       fresh = false;
     }
 #pragma unroll
@@ -87,7 +90,8 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
       const NitiWords random = niti_wide_draw<ROUNDING>(a, at);
 #pragma unroll
       for (int w = 0; w < 4; ++w)
-        niti_set_word(&x[i], w, map_four<ROUNDING>(f + 4 * w, niti_word_of(x[i], w), niti_word_of(d[i], w), random.word[w], low));
+        niti_set_word(&x[i], w,
+                      map_four<ROUNDING>(f + 4 * w, niti_word_of(x[i], w), niti_word_of(d[i], w), random.word[w], low, most));
       *(uint4 *)(m.y + at) = x[i];
     }
   }
@@ -128,6 +132,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, NitiNormMap<Affine>:
   }
   if (m.early) niti_kernel_wait();
   if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
+  const uint32_t lowered = niti_lowered(a.limit, a.e_limit), most = 0x10001u * niti_lowered_top(a, lowered);
   stage_affine(affines[warp], m.affine, part.first, pitch);
   NitiWords random[4];
 #pragma unroll
@@ -141,14 +146,14 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, NitiNormMap<Affine>:
     prepare<ROUNDING>(f, 4);
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      niti_set_word(&x[j], w, map_four<ROUNDING>(f, niti_word_of(x[j], w), niti_word_of(d[j], w), random[j].word[w], low));
+      niti_set_word(&x[j], w, map_four<ROUNDING>(f, niti_word_of(x[j], w), niti_word_of(d[j], w), random[j].word[w], low, most));
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     if (!part.inside[j]) x[j] = make_uint4(0, 0, 0, 0);
     if (m.y && part.inside[j]) *(uint4 *)(m.y + part.at[j]) = x[j];
   }
-  if (!BACKWARD && m.bits) niti_wide_store_bits(m.bits, x, part, t.image, m.rows.pitch);
+  if (!BACKWARD && m.bits) niti_wide_store_bits(m.bits, x, part, t.image, m.rows.pitch, lowered);
   niti_wide_store_blocked(m.blocked, stage[warp], x, part, t.image, !BACKWARD);
 }
 

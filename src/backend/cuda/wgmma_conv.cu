@@ -340,8 +340,9 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
                      const int8_t *packed, const NitiConv *c, const NitiRequantise *rq, int way) {
   ConvWindow window;
   if (!backward_window(&window, c)) return; /* serves_backward: never */
-  run(cuda, dx, dy, packed, mask, window,
-      leaning(niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false)), way == STREAMED);
+  NitiRequantiseArgs requantise = leaning(niti_requantise_args(cuda, rq, dx->exponent, dy->exponent, w->exponent, 0, false));
+  niti_requantise_limit(&requantise, mask);
+  run(cuda, dx, dy, packed, mask, window, requantise, way == STREAMED);
 }
 
 extern "C" const NitiCudaConv niti_cuda_conv_wgmma = {

@@ -40,10 +40,11 @@ __device__ inline void niti_add_rests(int *acc, uint32_t bytes) {
   acc[1] = (int)__dp2a_lo(rests, 0x0100u, (uint32_t)acc[1]);
 }
 
-/* Four accumulators with 16 fraction bits, |acc| < 2^31 - 2^16, to mantissas. low: the least, twice as 16 bits. */
+/* Four accumulators with 16 fraction bits, |acc| < 2^31 - 2^16, to mantissas. low, most: the least and the largest, each twice as
+ * 16 bits. */
 template <int ROUNDING>
-__device__ inline uint32_t niti_wide_round(int *acc, uint32_t random, uint32_t low) {
-  const uint32_t most = 0x10001u * NITI_MANTISSA_MAX;
+__device__ inline uint32_t niti_wide_round(int *acc, uint32_t random, uint32_t low,
+                                           uint32_t most = 0x10001u * NITI_MANTISSA_MAX) {
 #pragma unroll
   for (int k = 0; k < 4 && ROUNDING == NITI_WIDE_NEAREST; ++k) acc[k] += (1 << 15) + (acc[k] >> 31); /* ties away from zero */
   if (ROUNDING == NITI_WIDE_BYTE) {
@@ -75,9 +76,9 @@ __device__ inline uint32_t niti_wide_requantise_down(int acc[4], uint32_t down, 
   return niti_wide_round<ROUNDING>(acc, random, low);
 }
 
-/* The bytes of word where mask is positive. */
-__device__ inline uint32_t niti_word_masked(uint32_t word, uint32_t mask) {
-  return word & niti_spread_signs(niti_positive_signs(mask));
+/* The bytes of word that the mask's pass; lowered: niti_lowered's. */
+__device__ inline uint32_t niti_word_masked(uint32_t word, uint32_t mask, uint32_t lowered) {
+  return word & niti_spread_signs(niti_passing_signs(mask, lowered));
 }
 
 /* Of accumulators so far. */
@@ -154,13 +155,13 @@ __device__ inline NitiWidePart niti_wide_part(const NitiTiles &t, const NitiDivi
   return part;
 }
 
-/* y: the lane's results, 0 outside. Whole warps call it. */
+/* y: the lane's results, 0 outside; lowered: niti_lowered's. Whole warps call it. */
 __device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const NitiWidePart &part, uint32_t image,
-                                            uint32_t channels) {
+                                            uint32_t channels, uint32_t lowered) {
   uint32_t b[4];
   const uint32_t upper = part.chunk >> 2, entry = 8 * part.q + (part.chunk & 3);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) b[j] = niti_positive_bits(y[j]);
+  for (int j = 0; j < 4; ++j) b[j] = niti_passing_bits(y[j], lowered);
   if (channels == 64) { /* a tile is two pixels, without second runs of channels */
     uint32_t *at = (uint32_t *)bits + ((size_t)part.block * (image / 64) + part.p / 64) * 32 + entry;
     if (part.p >= image) return;
@@ -174,7 +175,7 @@ __device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const N
   bits[((size_t)part.block * (image / NITI_WIDE_POSITIONS) + part.first / NITI_WIDE_POSITIONS) * 32 + entry + 4 * upper] = both;
 }
 
-/* What that wrote: of each image's 16 positions, as niti_positive_bits has them in its upper bits. */
+/* What that wrote: of each image's 16 positions, as niti_passing_bits has them in its upper bits. */
 __device__ inline uint4 niti_wide_load_bits(const uint2 *bits, const NitiWidePart &part, uint32_t image, uint32_t channels) {
   const uint32_t upper = part.chunk >> 2, entry = 8 * part.q + (part.chunk & 3);
   if (part.p >= image) return make_uint4(0, 0, 0, 0);

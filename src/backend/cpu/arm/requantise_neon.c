@@ -12,10 +12,12 @@ enum { LANES = 16 };
 /* Shifts to the right are negative ones to the left. */
 typedef struct Constants {
   uint32x4_t half, low, low_half;        /* 2^(s-1); 2^s - 1; 2^(s/2) - 1 */
+  uint32x4_t most;                       /* the largest result */
   int32x4_t shift, shift_half, odd, top; /* top: 32 - s */
 } Constants;
 
-INLINE Constants constants_of(int s) {
+INLINE Constants constants_of(const NitiRounder *r) {
+  const int s = r->shift;
   return (Constants){
       .half = vdupq_n_u32(s > 0 ? 1u << (s - 1) : 0),
       .low = vdupq_n_u32((1u << s) - 1),
@@ -24,6 +26,7 @@ INLINE Constants constants_of(int s) {
       .shift_half = vdupq_n_s32(-(s / 2)),
       .odd = vdupq_n_s32(s & 1),
       .top = vdupq_n_s32(32 - s),
+      .most = vdupq_n_u32((uint32_t)niti_rounder_top(r)),
   };
 }
 
@@ -57,7 +60,7 @@ INLINE int16x4_t round_four(int32x4_t acc, const Constants *c, NitiRounding mode
                             uint32x4_t *max) {
   const uint32x4_t magnitude = vreinterpretq_u32_s32(vabsq_s32(acc));
   *max = vmaxq_u32(*max, magnitude);
-  const int32x4_t m = vreinterpretq_s32_u32(vminq_u32(round_magnitude(magnitude, c, mode, random), vdupq_n_u32(127)));
+  const int32x4_t m = vreinterpretq_s32_u32(vminq_u32(round_magnitude(magnitude, c, mode, random), c->most));
   const int32x4_t negative = vshrq_n_s32(acc, 31); /* all ones: a negated number is its complement plus one */
   return vmovn_s32(relu ? vbicq_s32(m, negative) : vsubq_s32(veorq_s32(m, negative), negative));
 }
@@ -70,9 +73,9 @@ INLINE int8x16_t round_sixteen(const int32_t *acc, const Constants *c, NitiRound
   return vcombine_s8(vmovn_s16(vcombine_s16(m[0], m[1])), vmovn_s16(vcombine_s16(m[2], m[3])));
 }
 
-/* One row; random: what its elements draw, or NULL. */
+/* One row; last: the largest mask that passes; random: what its elements draw, or NULL. */
 INLINE void round_row(int8_t *out, const int32_t *from, size_t columns, const Constants *c, NitiRounding mode, bool relu,
-                      const int8_t *mask, const uint8_t *random, uint32x4_t *max) {
+                      const int8_t *mask, int8_t last, const uint8_t *random, uint32x4_t *max) {
   const size_t bytes = random_bytes(mode);
   size_t i = 0;
   for (; i + LANES <= columns; i += LANES) vst1q_s8(out + i, round_sixteen(from + i, c, mode, relu, random + i * bytes, max));
@@ -83,17 +86,18 @@ INLINE void round_row(int8_t *out, const int32_t *from, size_t columns, const Co
     vst1q_s8(rounded, round_sixteen(rest, c, mode, relu, random + i * bytes, max));
     memcpy(out + i, rounded, columns - i);
   }
-  if (mask) niti_mask_apply(out, mask, columns);
+  if (mask) niti_mask_apply(out, mask, columns, last);
 }
 
 /* Rows of a tile; one row of any length when rows is 1. */
 INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                            size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, const int8_t *mask, uint32_t max) {
-  const Constants c = constants_of(r->shift);
+  const Constants c = constants_of(r);
   uint32x4_t most = vdupq_n_u32(max);
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
-    round_row(tensor + at, acc + (size_t)row * stride, columns, &c, mode, relu, mask ? mask + at : NULL, NULL, &most);
+    round_row(tensor + at, acc + (size_t)row * stride, columns, &c, mode, relu, mask ? mask + at : NULL, niti_rounder_last(r),
+              NULL, &most);
   }
   return vmaxvq_u32(most);
 }
@@ -101,7 +105,7 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
 /* The same where rounding draws; index: of tensor[0]. */
 INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                             int rows, size_t columns, const NitiRounder *r, NitiRounding mode, const int8_t *mask, uint32_t max) {
-  const Constants c = constants_of(r->shift);
+  const Constants c = constants_of(r);
   uint32x4_t most = vdupq_n_u32(max);
   Batch batch;
   for (start_batches(&batch); next_batch(&batch, r, mode, index + first, offset, (size_t)rows, columns);) {
@@ -109,7 +113,8 @@ INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset
       const Piece *p = &batch.pieces[i];
       const size_t at = offset[p->row] + first + p->first;
       const int32_t *from = acc + p->row * stride + p->first;
-      round_row(tensor + at, from, p->count, &c, mode, r->relu, mask ? mask + at : NULL, batch.random + p->random, &most);
+      round_row(tensor + at, from, p->count, &c, mode, r->relu, mask ? mask + at : NULL, niti_rounder_last(r),
+                batch.random + p->random, &most);
     }
   }
   return vmaxvq_u32(most);

@@ -97,7 +97,7 @@ static void backward_row(void *context, size_t thread, size_t item) {
     }
     const size_t at = pixel(n, iy, ix, s->h, s->w, s->c);
     max = niti_requantise_ref(o->out + at, acc, (size_t)s->c, p->rounder, at, max);
-    if (p->rounder->mask) niti_mask_apply(o->out + at, p->rounder->mask + at, (size_t)s->c);
+    if (p->rounder->mask) niti_mask_apply(o->out + at, p->rounder->mask + at, (size_t)s->c, niti_rounder_last(p->rounder));
   }
   niti_max_raise(&p->max, max);
 }

@@ -8,6 +8,7 @@ uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, cons
   NitiWords words = {{0}};
   const bool bytes = rounder->mode == NITI_STOCHASTIC_BYTE, draws = niti_rounding_draws(rounder->mode);
   const uint64_t per_block = bytes ? 16 : 4;
+  const int32_t top = niti_rounder_top(rounder);
   bool drawn = false;
   for (size_t i = 0; i < count; ++i) {
     const uint64_t at = rounder->first + index + i;
@@ -18,7 +19,7 @@ uint32_t niti_requantise_ref(int8_t *out, const int32_t *acc, size_t count, cons
     }
     const uint32_t word = bytes ? words.word[at >> 2 & 3] >> (8 * (at & 3)) : words.word[at & 3];
     const int8_t m = niti_clip8(niti_round_inline(acc[i], rounder->shift, rounder->mode, word));
-    out[i] = rounder->relu && m < 0 ? (int8_t)0 : m;
+    out[i] = rounder->relu && m < 0 ? (int8_t)0 : m > top ? (int8_t)top : m;
     if (magnitude > max) max = magnitude;
   }
   return max;

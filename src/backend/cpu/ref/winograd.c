@@ -102,7 +102,7 @@ static uint32_t requantise(int8_t *tensor, const size_t *offset, size_t first, c
   for (size_t row = 0; row < (size_t)rows; ++row) {
     const size_t at = offset[row] + first;
     max = niti_requantise_ref(tensor + at, acc + row * stride, (size_t)columns, rounder, at, max);
-    if (rounder->mask) niti_mask_apply(tensor + at, rounder->mask + at, (size_t)columns);
+    if (rounder->mask) niti_mask_apply(tensor + at, rounder->mask + at, (size_t)columns, niti_rounder_last(rounder));
   }
   return max;
 }

@@ -36,11 +36,12 @@ INLINE __m256i round_magnitude(__m256i x, int s, NitiRounding mode, __m256i word
   return _mm256_sub_epi32(q, _mm256_cmpgt_epi32(hi, lo));
 }
 
-INLINE __m256i round_eight(__m256i acc, int s, NitiRounding mode, bool relu, const uint8_t *random, __m256i *max) {
+/* top: the largest result. */
+INLINE __m256i round_eight(__m256i acc, int s, NitiRounding mode, bool relu, int32_t top, const uint8_t *random, __m256i *max) {
   const __m256i magnitude = _mm256_abs_epi32(acc);
   *max = _mm256_max_epu32(*max, magnitude);
   __m256i m = s == 0 ? magnitude : round_magnitude(magnitude, s, mode, words_of(random, mode));
-  m = _mm256_sign_epi32(_mm256_min_epu32(m, _mm256_set1_epi32(127)), acc);
+  m = _mm256_sign_epi32(_mm256_min_epu32(m, _mm256_set1_epi32(top)), acc);
   return relu ? _mm256_max_epi32(m, _mm256_setzero_si256()) : m;
 }
 
@@ -50,20 +51,20 @@ INLINE void store_eight(int8_t *out, __m256i m) {
 }
 
 /* A row; random: what its elements draw, or NULL. */
-INLINE void round_row(int8_t *out, const int32_t *acc, size_t count, int s, NitiRounding mode, bool relu, const uint8_t *random,
-                      __m256i *max) {
+INLINE void round_row(int8_t *out, const int32_t *acc, size_t count, int s, NitiRounding mode, bool relu, int32_t top,
+                      const uint8_t *random, __m256i *max) {
   const size_t bytes = random_bytes(mode);
   size_t i = 0;
   for (; i + LANES <= count; i += LANES) {
     const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(acc + i));
-    store_eight(out + i, round_eight(v, s, mode, relu, random + i * bytes, max));
+    store_eight(out + i, round_eight(v, s, mode, relu, top, random + i * bytes, max));
   }
   if (i < count) {
     int32_t rest[LANES] = {0};
     int8_t rounded[LANES];
     memcpy(rest, acc + i, (count - i) * sizeof *acc);
     const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)rest);
-    store_eight(rounded, round_eight(v, s, mode, relu, random + i * bytes, max));
+    store_eight(rounded, round_eight(v, s, mode, relu, top, random + i * bytes, max));
     memcpy(out + i, rounded, count - i);
   }
 }
@@ -75,9 +76,9 @@ INLINE uint32_t largest(__m256i v, uint32_t max) {
   return max;
 }
 
-INLINE uint32_t round_all(int8_t *out, const int32_t *acc, size_t count, int s, NitiRounding mode, bool relu, uint32_t max) {
+INLINE uint32_t round_all(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, NitiRounding mode, uint32_t max) {
   __m256i most = _mm256_setzero_si256();
-  round_row(out, acc, count, s, mode, relu, NULL, &most);
+  round_row(out, acc, count, r->shift, mode, r->relu, niti_rounder_top(r), NULL, &most);
   return largest(most, max);
 }
 
@@ -85,14 +86,15 @@ INLINE uint32_t round_all(int8_t *out, const int32_t *acc, size_t count, int s, 
 INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                             int rows, size_t columns, const NitiRounder *r, NitiRounding mode, const int8_t *mask, uint32_t max) {
   __m256i most = _mm256_setzero_si256();
+  const int32_t top = niti_rounder_top(r);
   Batch batch;
   for (start_batches(&batch); next_batch(&batch, r, mode, index + first, offset, (size_t)rows, columns);) {
     for (int i = 0; i < batch.count; ++i) {
       const Piece *p = &batch.pieces[i];
       const size_t at = offset[p->row] + first + p->first;
       const int32_t *from = acc + p->row * stride + p->first;
-      round_row(tensor + at, from, p->count, r->shift, mode, r->relu, batch.random + p->random, &most);
-      if (mask) niti_mask_apply(tensor + at, mask + at, p->count);
+      round_row(tensor + at, from, p->count, r->shift, mode, r->relu, top, batch.random + p->random, &most);
+      if (mask) niti_mask_apply(tensor + at, mask + at, p->count, niti_rounder_last(r));
     }
   }
   return largest(most, max);
@@ -107,9 +109,9 @@ static uint32_t drawn(int8_t *tensor, uint64_t index, const size_t *offset, size
 
 uint32_t niti_requantise_avx2(int8_t *out, const int32_t *acc, size_t count, const NitiRounder *r, uint64_t index, uint32_t max) {
   switch (r->mode) {
-    case NITI_NEAREST: return round_all(out, acc, count, r->shift, NITI_NEAREST, r->relu, max);
-    case NITI_PSEUDO_STOCHASTIC: return round_all(out, acc, count, r->shift, NITI_PSEUDO_STOCHASTIC, r->relu, max);
-    case NITI_TRUNCATE: return round_all(out, acc, count, r->shift, NITI_TRUNCATE, r->relu, max);
+    case NITI_NEAREST: return round_all(out, acc, count, r, NITI_NEAREST, max);
+    case NITI_PSEUDO_STOCHASTIC: return round_all(out, acc, count, r, NITI_PSEUDO_STOCHASTIC, max);
+    case NITI_TRUNCATE: return round_all(out, acc, count, r, NITI_TRUNCATE, max);
     case NITI_STOCHASTIC:
     case NITI_STOCHASTIC_BYTE: break;
   }
@@ -126,7 +128,7 @@ uint32_t niti_requantise_tile_avx2(int8_t *tensor, const size_t *offset, size_t 
   for (int row = 0; row < t.rows; ++row) {
     const size_t at = offset[row] + first;
     max = niti_requantise_avx2(tensor + at, t.acc + (size_t)row * t.stride, t.columns, r, at, max);
-    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, t.columns);
+    if (r->mask) niti_mask_apply(tensor + at, r->mask + at, t.columns, niti_rounder_last(r));
   }
   return max;
 }

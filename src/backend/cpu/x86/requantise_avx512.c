@@ -14,9 +14,12 @@ typedef struct Constants {
   __m512i upper;         /* the top s - s/2 bits */
   __m512i carry, eight;  /* 2^(s-9) + 255 * 2^(s-8), and s - 8; s >= 9 */
   __m512i order;         /* of packed doublewords */
+  __m512i top, top8;     /* the largest result, as 32 bits and as bytes */
+  __m512i last8;         /* the largest mask that passes, as bytes */
 } Constants;
 
-INLINE Constants constants_of(int s) {
+INLINE Constants constants_of(const NitiRounder *r) {
+  const int s = r->shift;
   const Constants c = {
       .half = _mm512_set1_epi32(s > 0 ? (int32_t)(1u << (s - 1)) : 0),
       .shift = _mm512_set1_epi32(s),
@@ -25,6 +28,9 @@ INLINE Constants constants_of(int s) {
       .carry = _mm512_set1_epi32(s >= 9 ? (int32_t)((1u << (s - 9)) + (255u << (s - 8))) : 0),
       .eight = _mm512_set1_epi32(s >= 9 ? s - 8 : 0),
       .upper = _mm512_set1_epi32(s > 0 ? (int32_t)(UINT32_MAX << (32 - (s - s / 2))) : 0),
+      .top = _mm512_set1_epi32(niti_rounder_top(r)),
+      .top8 = _mm512_set1_epi8((char)niti_rounder_top(r)),
+      .last8 = _mm512_set1_epi8(niti_rounder_last(r)),
       .order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0),
   };
   return c;
@@ -58,7 +64,7 @@ INLINE __m512i round_sixteen(__m512i acc, const Constants *c, NitiRounding mode,
   const __m512i magnitude = _mm512_abs_epi32(acc), zero = _mm512_setzero_si512();
   *max = _mm512_max_epu32(*max, magnitude);
   const __m512i rounded = round_magnitude(magnitude, c, mode, words_of(random, mode));
-  const __m512i m = _mm512_min_epu32(rounded, _mm512_set1_epi32(127));
+  const __m512i m = _mm512_min_epu32(rounded, c->top);
   const __mmask16 negative = _mm512_movepi32_mask(acc);
   return relu ? _mm512_mask_mov_epi32(m, negative, zero) : _mm512_mask_sub_epi32(m, negative, zero, m);
 }
@@ -87,7 +93,8 @@ INLINE __m512i round_sixty_four(const int32_t *from, const Constants *c, NitiRou
     *max = _mm512_max_epu32(*max, magnitude);
     v[i] = carries ? round_byte(magnitude, c, drawn) : round_magnitude(magnitude, c, mode, words_of(drawn, mode));
   }
-  const __m512i m = pack_bytes(v), zero = _mm512_setzero_si512();
+  const __m512i packed = pack_bytes(v), zero = _mm512_setzero_si512();
+  const __m512i m = relu ? _mm512_min_epi8(packed, c->top8) : packed;
   const __mmask64 negative = _mm512_movepi8_mask(pack_bytes(acc));
   return _mm512_permutexvar_epi32(c->order,
                                   relu ? _mm512_mask_mov_epi8(m, negative, zero) : _mm512_mask_sub_epi8(m, negative, zero, m));
@@ -98,9 +105,15 @@ INLINE uint32_t largest(__m512i v, uint32_t max) {
   return most > max ? most : max;
 }
 
-/* v where the mask `open` is positive, else 0. */
-INLINE __m128i keep_positive(__m128i v, __m128i open) {
-  return _mm_maskz_mov_epi8(_mm_cmpgt_epi8_mask(open, _mm_setzero_si128()), v);
+/* v where the mask `open` passes it, else 0. */
+INLINE __m512i keep_open(__m512i v, __m512i open, const Constants *c) {
+  const __mmask64 positive = _mm512_cmpgt_epi8_mask(open, _mm512_setzero_si512());
+  return _mm512_maskz_mov_epi8(_mm512_mask_cmple_epi8_mask(positive, open, c->last8), v);
+}
+
+INLINE __m128i keep_sixteen(__m128i v, __m128i open, const Constants *c) {
+  const __mmask16 positive = _mm_cmpgt_epi8_mask(open, _mm_setzero_si128());
+  return _mm_maskz_mov_epi8(_mm_mask_cmple_epi8_mask(positive, open, _mm512_castsi512_si128(c->last8)), v);
 }
 
 /* One row; random: what its elements draw, or NULL. */
@@ -110,29 +123,27 @@ INLINE void round_row(int8_t *out, const int32_t *from, size_t columns, const Co
   size_t i = 0;
   for (; i + 4 * LANES <= columns; i += 4 * LANES) {
     const __m512i v = round_sixty_four(from + i, c, mode, carries, relu, random + i * bytes, max);
-    const __m512i zero = _mm512_setzero_si512();
-    const __mmask64 open = mask ? _mm512_cmpgt_epi8_mask(_mm512_loadu_si512(mask + i), zero) : 0;
-    _mm512_storeu_si512(out + i, mask ? _mm512_maskz_mov_epi8(open, v) : v);
+    _mm512_storeu_si512(out + i, mask ? keep_open(v, _mm512_loadu_si512(mask + i), c) : v);
   }
   for (; i + LANES <= columns; i += LANES) {
     const __m512i acc = _mm512_loadu_si512(from + i);
     const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(acc, c, mode, relu, random + i * bytes, max));
     const __m128i open = mask ? _mm_loadu_si128((const __m128i *)(const void *)(mask + i)) : _mm_set1_epi8(1);
-    _mm_storeu_si128((__m128i *)(void *)(out + i), mask ? keep_positive(v, open) : v);
+    _mm_storeu_si128((__m128i *)(void *)(out + i), mask ? keep_sixteen(v, open, c) : v);
   }
   if (i < columns) {
     const __mmask16 some = (__mmask16)((1u << (columns - i)) - 1);
     const __m512i acc = _mm512_maskz_loadu_epi32(some, from + i);
     const __m128i v = _mm512_cvtepi32_epi8(round_sixteen(acc, c, mode, relu, random + i * bytes, max));
     const __m128i open = mask ? _mm_maskz_loadu_epi8(some, mask + i) : _mm_set1_epi8(1);
-    _mm_mask_storeu_epi8(out + i, some, mask ? keep_positive(v, open) : v);
+    _mm_mask_storeu_epi8(out + i, some, mask ? keep_sixteen(v, open, c) : v);
   }
 }
 
 /* Rows of a tile; one row of any length when rows is 1. */
 INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, const int32_t *acc, size_t stride, int rows,
                            size_t columns, const NitiRounder *r, NitiRounding mode, bool relu, const int8_t *mask, uint32_t max) {
-  const Constants c = constants_of(r->shift);
+  const Constants c = constants_of(r);
   __m512i most = _mm512_setzero_si512();
   for (int row = 0; row < rows; ++row) {
     const size_t at = offset[row] + first;
@@ -145,7 +156,7 @@ INLINE uint32_t round_rows(int8_t *tensor, const size_t *offset, size_t first, c
 INLINE uint32_t round_drawn(int8_t *tensor, uint64_t index, const size_t *offset, size_t first, const int32_t *acc, size_t stride,
                             int rows, size_t columns, const NitiRounder *r, NitiRounding mode, bool carries, const int8_t *mask,
                             uint32_t max) {
-  const Constants c = constants_of(r->shift);
+  const Constants c = constants_of(r);
   __m512i most = _mm512_setzero_si512();
   Batch batch;
   for (start_batches(&batch); next_batch(&batch, r, mode, index + first, offset, (size_t)rows, columns);) {
