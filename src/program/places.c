@@ -1,4 +1,4 @@
-/* Lifetimes of a program's tensors, and their places in one arena. */
+/* Lifetimes of a program's tensors and of what a backend needs beside them, and their places in one arena. */
 #include "program/places.h"
 
 #include <stdlib.h>
@@ -18,6 +18,7 @@ typedef struct Placing {
   Life *lives[PARTS];   /* [tensors]: of what a tensor owns */
   int32_t *uses[PARTS]; /* [tensors]: the last operation that reads or writes it */
   int32_t *owner;       /* [tensors]: whose layouts it has */
+  Life *temporaries;    /* [temporary_count] */
   Life **order, **placed;
 } Placing;
 
@@ -107,6 +108,13 @@ static void find_lives(Placing *p, NitiPlaces *places) {
   }
 }
 
+static void find_temporary_lives(Placing *p) {
+  for (size_t i = 0; i < p->how->temporary_count; ++i) {
+    const NitiTemporary *t = &p->how->temporaries[i];
+    p->temporaries[i] = (Life){.bytes = t->bytes, .first = t->first, .last = t->last};
+  }
+}
+
 static int larger_first(const void *a, const void *b) {
   const Life *x = *(Life *const *)a, *y = *(Life *const *)b;
   if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
@@ -119,6 +127,9 @@ static size_t collect(Placing *p) {
     for (int32_t t = 0; t < p->program->tensor_count; ++t) {
       if (p->lives[part][t].bytes > 0) p->order[count++] = &p->lives[part][t];
     }
+  }
+  for (size_t i = 0; i < p->how->temporary_count; ++i) {
+    if (p->temporaries[i].bytes > 0) p->order[count++] = &p->temporaries[i];
   }
   return count;
 }
@@ -155,15 +166,17 @@ static void set_offsets(const Placing *p, NitiPlaces *places) {
     for (int part = 0; part < NITI_LAYOUTS; ++part) places->layouts[part][t] = offset_of(&p->lives[part][owner]);
     places->outlasted[t] = p->lives[0][owner].bytes > 0 && p->lives[0][owner].last > p->uses[ELEMENTS][t];
   }
+  for (size_t i = 0; i < p->how->temporary_count; ++i) places->temporaries[i] = offset_of(&p->temporaries[i]);
 }
 
 /* All of Placing's arrays in one block, so that lives are in a fixed order; NULL: there is no room. */
 static void *share_out(Placing *p) {
-  const size_t n = (size_t)p->program->tensor_count + 1, lives = PARTS * n;
+  const size_t n = (size_t)p->program->tensor_count + 1, lives = PARTS * n + p->how->temporary_count;
   Life *life = calloc(lives, sizeof *life + 2 * sizeof *p->order + sizeof(int32_t) * (PARTS + 1));
   if (!life) return NULL;
   p->order = (Life **)(life + lives);
   p->placed = p->order + lives;
+  p->temporaries = life + PARTS * n;
   p->owner = (int32_t *)(p->placed + lives);
   for (int part = 0; part < PARTS; ++part) {
     p->lives[part] = life + (size_t)(ELEMENTS - part) * n;
@@ -172,11 +185,12 @@ static void *share_out(Placing *p) {
   return life;
 }
 
-static bool make_room(NitiPlaces *out, size_t tensors) {
+static bool make_room(NitiPlaces *out, size_t tensors, size_t temporaries) {
   *out = (NitiPlaces){.offsets = calloc(tensors, sizeof *out->offsets),
                       .storage = calloc(tensors, sizeof *out->storage),
-                      .outlasted = calloc(tensors, sizeof *out->outlasted)};
-  bool room = out->offsets && out->storage && out->outlasted;
+                      .outlasted = calloc(tensors, sizeof *out->outlasted),
+                      .temporaries = calloc(temporaries + 1, sizeof *out->temporaries)};
+  bool room = out->offsets && out->storage && out->outlasted && out->temporaries;
   for (int part = 0; part < NITI_LAYOUTS; ++part) {
     out->layouts[part] = calloc(tensors, sizeof *out->layouts[part]);
     room = room && out->layouts[part];
@@ -187,10 +201,11 @@ static bool make_room(NitiPlaces *out, size_t tensors) {
 NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *program, const NitiPlacing *how) {
   Placing p = {.program = program, .how = how};
   void *own = share_out(&p);
-  const bool room = make_room(out, (size_t)program->tensor_count + 1) && own;
+  const bool room = make_room(out, (size_t)program->tensor_count + 1, how->temporary_count) && own;
   if (room) {
     find_last_uses(&p);
     find_lives(&p, out);
+    find_temporary_lives(&p);
     out->arena_bytes = place_lives(&p);
     set_offsets(&p, out);
   }
@@ -203,5 +218,6 @@ void niti_places_close(NitiPlaces *places) {
   for (int part = 0; part < NITI_LAYOUTS; ++part) free(places->layouts[part]);
   free(places->storage);
   free(places->outlasted);
+  free(places->temporaries);
   *places = (NitiPlaces){0};
 }
