@@ -214,6 +214,7 @@ static void check_places(const NitiProgram *p, const NitiPlacing *how) {
   must(niti_places_open(&places, p, how));
   must(niti_places_open(&again, p, how));
   assert_int_equal(places.arena_bytes, again.arena_bytes);
+  for (int32_t i = 0; i < p->operation_count; ++i) assert_true(places.alive[i] <= places.arena_bytes);
   assert_memory_equal(places.offsets, again.offsets, (size_t)p->tensor_count * sizeof *places.offsets);
   const size_t arena = places.arena_bytes / NITI_ALIGN;
   const Map m = {p, &places, how, malloc((arena + 1) * sizeof *m.holds), calloc((size_t)p->tensor_count, sizeof *m.values)};
@@ -345,6 +346,7 @@ static void temporaries_count_while_they_live(void **state) {
       "name: t\ninput: [16, 16, 1]\nclasses: 2\nlayers: [{conv: {out: 4, kernel: 1}}, {conv: {out: 2, "
       "kernel: 1}}, {conv: {out: 8, kernel: 1}}, flatten, {linear: {out: classes}}]\n",
       &options);
+  static const size_t without[3] = {256 + 1024, 1024 + 512, 512 + 2048};
   int32_t convolutions[3] = {0};
   int found = 0;
   (void)state;
@@ -356,9 +358,36 @@ static void temporaries_count_while_they_live(void **state) {
     NitiPlaces places;
     must(niti_places_open(&places, p, &(NitiPlacing){.temporaries = &t, .temporary_count = 1}));
     assert_int_equal(places.arena_bytes, i < 2 ? 512 + 2048 : 512 + 2048 + 1024);
+    for (int k = 0; k < 3; ++k) assert_int_equal(places.alive[convolutions[k]], without[k] + (i == 3 || i == k ? 1024 : 0));
     niti_places_close(&places);
   }
   niti_program_close(p);
+}
+
+/* Largest first alone would leave gaps in these; nothing can take less than what is alive at the same time. */
+static void no_gap_is_left_while_memory_is_fullest(void **state) {
+  static const struct {
+    const char *model;
+    int32_t batch;
+  } cases[] = {{"lenet5", 128}, {"resnet18", 256}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiDescription *d = NULL;
+    NitiPlaces places;
+    size_t most = 0;
+    must(niti_description_load(&d, cases[i].model, NULL));
+    NitiProgram *p =
+        lowered(d, &(NitiLowerOptions){
+                       .batch = cases[i].batch, .training = true, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd});
+    must(niti_update_early(p, 0));
+    must(niti_fuse(p));
+    must(niti_places_open(&places, p, &(NitiPlacing){.gradients = true}));
+    for (int32_t k = 0; k < p->operation_count; ++k) most = places.alive[k] > most ? places.alive[k] : most;
+    assert_int_equal(places.arena_bytes, most);
+    niti_places_close(&places);
+    niti_program_close(p);
+    niti_description_close(d);
+  }
 }
 
 /* ---- early updates ---- */
@@ -490,15 +519,11 @@ static void resnet18_takes_what_backward_reads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(builtin_models_have_room),
-      cmocka_unit_test(every_layer_has_room),
-      cmocka_unit_test(random_networks_have_room),
-      cmocka_unit_test(a_chain_takes_its_widest_pair),
-      cmocka_unit_test(training_takes_what_the_loss_needs),
-      cmocka_unit_test(gradients_take_what_backward_leaves),
-      cmocka_unit_test(temporaries_count_while_they_live),
-      cmocka_unit_test(resnet18_takes_what_backward_reads),
-      cmocka_unit_test(updates_overtake_nothing_they_depend_on),
+      cmocka_unit_test(builtin_models_have_room),           cmocka_unit_test(every_layer_has_room),
+      cmocka_unit_test(random_networks_have_room),          cmocka_unit_test(a_chain_takes_its_widest_pair),
+      cmocka_unit_test(training_takes_what_the_loss_needs), cmocka_unit_test(gradients_take_what_backward_leaves),
+      cmocka_unit_test(temporaries_count_while_they_live),  cmocka_unit_test(no_gap_is_left_while_memory_is_fullest),
+      cmocka_unit_test(resnet18_takes_what_backward_reads), cmocka_unit_test(updates_overtake_nothing_they_depend_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@ typedef struct NitiPlaces {
   int32_t *storage;               /* [tensor_count] the tensor whose memory it shares: itself, or the first written there */
   bool *outlasted;                /* [tensor_count] layout 0 is there after the elements may have been overwritten */
   int64_t *temporaries;           /* [temporary_count] the same as offsets; -1: of no bytes */
+  size_t *alive;                  /* [operation_count] bytes that are alive while the operation runs, whole places */
   size_t arena_bytes;
 } NitiPlaces;
 
