@@ -220,8 +220,8 @@ static NitiBackend *open_isa(const char *isa, int threads) {
   return backend;
 }
 
-/* ---- a device with layouts and packed weights: the CPU's reference kernels, which read gradients' operands, masks and weights
- * out of them ---- */
+/* ---- a device with layouts, packed weights and workspaces in the arena: the CPU's reference kernels, which read gradients'
+ * operands, masks and weights out of them ---- */
 
 static const NitiKernels *layout_kernels; /* the real ones */
 
@@ -264,8 +264,24 @@ static void layout_download(NitiBackend *backend, int8_t *host, const NitiTensor
   free(own.data);
 }
 
+/* Not what the reference kernels need, which have reserved memory for that. */
+static size_t scratch_bytes(const NitiBackend *backend, const NitiConvCall *call) {
+  const NitiConv *s = &call->shape;
+  (void)backend;
+  return s->k % 3 == 0 ? 0 : (size_t)s->n * (size_t)s->k * 40 + (call->direction == NITI_GRADIENT ? 5000 : 0);
+}
+
+/* Overwrites the call's workspace, before the operation and so after its operands have been written. */
+static void use_scratch(NitiBackend *backend, const NitiConvCall *call) {
+  const size_t bytes = scratch_bytes(backend, call);
+  must(layout_kernels->reserve(backend, layout_kernels->conv_workspace(backend, call)));
+  if ((bytes > 0) != (call->workspace != NULL)) fail_msg("a workspace of %zu bytes is at %p", bytes, (void *)call->workspace);
+  if (bytes > 0) memset(call->workspace, 0x5a, bytes);
+}
+
 static void layout_gradient(NitiBackend *backend, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
                             const NitiConvCall *call) {
+  use_scratch(backend, call);
   if (niti_conv_grouped(&call->shape)) {
     layout_kernels->conv_gradient(backend, gradient, dy, x, call);
     return;
@@ -282,25 +298,29 @@ static size_t count_of_weights(const NitiConv *s) {
   return (size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)niti_conv_group_inputs(s);
 }
 
+static size_t packed_more; /* bytes behind those of backward */
+
 /* Some convolutions pack none, and some want more for a smaller batch than for the whole one. */
 static size_t packed_bytes(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiConv *s = &call->shape;
   (void)backend;
   assert_true(call->direction != NITI_GRADIENT);
-  return s->k % 4 == 3 ? 0 : count_of_weights(s) + (s->k % 4 == 1 && s->n % 2 ? 300 : 0);
+  if (s->k % 4 == 3) return 0;
+  return count_of_weights(s) + (s->k % 4 == 1 && s->n % 2 ? 300 : 0) + (call->direction == NITI_BACKWARD ? packed_more : 0);
 }
 
-static int packed_calls, unpacked_calls;
+static int packed_calls, unpacked_calls, packs;
 
 static void pack(NitiBackend *backend, const NitiPacking *packings, int count) {
   (void)backend;
   assert_true(count > 0);
+  ++packs;
   for (int i = count - 1; i >= 0; --i) { /* what is too long ends in what was there before */
     const NitiConvCall *call = packings[i].call;
     const size_t weights = count_of_weights(&call->shape);
     assert_true(call->direction != NITI_GRADIENT && niti_shape_count(packings[i].w->shape) == weights);
     for (size_t k = 0; k < weights; ++k) call->packed[k] = (int8_t)~packings[i].w->data[k];
-    for (size_t k = weights; k < packed_bytes(backend, call); ++k) call->packed[k] = 1;
+    memset(call->packed + weights, 1, packed_bytes(backend, call) - weights);
   }
 }
 
@@ -319,6 +339,7 @@ static NitiTensor packed_weights(const NitiTensor *w, const NitiConvCall *call) 
 
 static void packed_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiTensor *bias,
                            const NitiConvCall *call, const NitiRequantise *rq) {
+  use_scratch(backend, call);
   const NitiTensor weights = packed_weights(w, call);
   layout_kernels->conv_forward(backend, y, x, &weights, bias, call, rq);
   if (weights.data != w->data) free(weights.data);
@@ -326,6 +347,7 @@ static void packed_forward(NitiBackend *backend, NitiTensor *y, const NitiTensor
 
 static void layout_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,
                             const NitiTensor *mask, const NitiConvCall *call, const NitiRequantise *rq) {
+  use_scratch(backend, call);
   const NitiTensor own = mask_of(mask), weights = packed_weights(w, call);
   layout_kernels->conv_backward(backend, dx, dy, &weights, own.data ? &own : mask, call, rq);
   free(own.data);
@@ -347,6 +369,8 @@ static NitiKernels with_layouts(NitiBackend *backend) {
   kernels.complete = layout_complete;
   kernels.download_elements = layout_download;
   kernels.conv_gradient = layout_gradient;
+  kernels.takes_workspace = true;
+  kernels.conv_workspace = scratch_bytes;
   kernels.conv_packed_bytes = packed_bytes;
   kernels.conv_pack = pack;
   kernels.conv_forward = packed_forward;
@@ -508,9 +532,10 @@ static void packed_weights_are_never_stale(void **state) {
   NitiBackend *backend = open_isa("ref", 1);
   const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
   (void)state;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 8; ++i) {
     const NitiLowerOptions options = {.batch = 6, .training = true, .optimizer = optimizers[i % 2]};
-    early = i >= 2;
+    early = i & 2;
+    packed_more = i < 4 ? 0 : 3 << 19;
     const Trace want = trace_of_writers(backend, d, &options);
     packed_calls = unpacked_calls = 0;
     backend->kernels = &kernels;
@@ -521,6 +546,35 @@ static void packed_weights_are_never_stale(void **state) {
     free(want.bytes);
   }
   early = false;
+  packed_more = 0;
+  niti_backend_close(backend);
+  niti_description_close(d);
+}
+
+/* Little is packed at once; much of backward's when it is wanted, or some later still, in less memory than all of it takes. */
+static void weights_of_backward_wait_where_they_are_large(void **state) {
+  const NitiLowerOptions options = {.batch = 6, .training = true};
+  NitiDescription *d = described(packing);
+  NitiBackend *backend = open_isa("ref", 1);
+  const NitiKernels *real = backend->kernels, kernels = with_layouts(backend);
+  size_t bytes[2];
+  (void)state;
+  backend->kernels = &kernels;
+  for (int large = 0; large < 2; ++large) {
+    packed_more = large ? 3 << 19 : 0;
+    Trained t = open_trained(backend, d, &options, false);
+    packs = 0;
+    must(try_run(&t, true, options.batch, 0));
+    assert_int_equal(packs, large ? 3 : 1);
+    bytes[large] = niti_executable_bytes(t.training);
+    packs = 0;
+    must(try_run(&t, false, options.batch, 0));
+    assert_int_equal(packs, 1);
+    close_trained(&t);
+  }
+  assert_in_range(bytes[1] - bytes[0], 1 << 20, 2 * packed_more); /* of three */
+  packed_more = 0;
+  backend->kernels = real;
   niti_backend_close(backend);
   niti_description_close(d);
 }
@@ -894,6 +948,7 @@ int main(void) {
       cmocka_unit_test(a_failed_preparation_can_be_tried_again),
       cmocka_unit_test(what_no_operation_writes_has_layouts_too),
       cmocka_unit_test(packed_weights_are_never_stale),
+      cmocka_unit_test(weights_of_backward_wait_where_they_are_large),
       cmocka_unit_test(weights_that_the_range_writes_are_not_packed),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,7 +51,7 @@ typedef struct Map {
   const NitiProgram *program;
   const NitiPlaces *places;
   const NitiPlacing *how;
-  int32_t *holds;  /* [units of the arena] the part of a tensor whose value lies there: PARTS * tensor + part */
+  int32_t *holds;  /* [units of the arena] what lies there: the value of a tensor's part, PARTS * tensor + part, or a temporary */
   int32_t *values; /* [tensors] the tensor whose value it is: itself, or what a reshape read */
 } Map;
 
@@ -93,9 +93,42 @@ static void check_part(const Map *m, int32_t operation, int32_t t, int part) {
   for (size_t u = first_unit(m, t, part); u < end_unit(m, t, part); ++u) {
     if (m->holds[u] != PARTS * m->values[t] + part)
       fail_msg("operation %d reads part %d of %s, whose memory %s has taken", operation, part, m->program->tensors[t].name,
-               m->holds[u] == NOTHING ? "nothing" : m->program->tensors[m->holds[u] / PARTS].name);
+               m->holds[u] == NOTHING                            ? "nothing"
+               : m->holds[u] >= PARTS * m->program->tensor_count ? "a temporary"
+                                                                 : m->program->tensors[m->holds[u] / PARTS].name);
   }
 }
+
+/* ---- temporaries ---- */
+
+static int32_t temporary_number(const Map *m, size_t i) { return PARTS * m->program->tensor_count + (int32_t)i; }
+
+/* Those that begin with the operation are written before it. */
+static void write_temporaries(const Map *m, int32_t operation) {
+  for (size_t i = 0; i < m->how->temporary_count; ++i) {
+    const NitiTemporary *t = &m->how->temporaries[i];
+    const int64_t offset = m->places->temporaries[i];
+    assert_true(t->bytes > 0 ? offset >= 0 && offset % NITI_ALIGN == 0 : offset == -1);
+    if (t->first != operation || t->bytes == 0) continue;
+    const size_t first = (size_t)offset / NITI_ALIGN, end = first + units(t->bytes);
+    assert_true(end <= m->places->arena_bytes / NITI_ALIGN);
+    for (size_t u = first; u < end; ++u) m->holds[u] = temporary_number(m, i);
+  }
+}
+
+/* Those alive while the operation runs are still there afterwards. */
+static void check_temporaries(const Map *m, int32_t operation) {
+  for (size_t i = 0; i < m->how->temporary_count; ++i) {
+    const NitiTemporary *t = &m->how->temporaries[i];
+    if (t->first > operation || t->last < operation) continue;
+    const size_t first = t->bytes > 0 ? (size_t)m->places->temporaries[i] / NITI_ALIGN : 0;
+    for (size_t u = first; u < first + units(t->bytes); ++u) {
+      if (m->holds[u] != temporary_number(m, i)) fail_msg("operation %d: temporary %zu has lost its memory", operation, i);
+    }
+  }
+}
+
+/* ---- operations ---- */
 
 static int parts_read(const Map *m, int32_t operation, int k) {
   return m->how->reads ? m->how->reads(m->how->context, m->program, operation, k) : NITI_READS_ELEMENTS;
@@ -158,7 +191,9 @@ static void run_operation(const Map *m, int32_t i) {
 
 static void play(const Map *m) {
   for (int32_t i = 0; i < m->program->operation_count; ++i) {
+    write_temporaries(m, i);
     if (m->program->operations[i].opcode != NITI_OP_NONE) run_operation(m, i);
+    check_temporaries(m, i);
   }
 }
 
@@ -170,6 +205,7 @@ static void check_sum(const Map *m) {
       if (offset_of(m, t, part) >= 0) sum += units(bytes_of(m, m->values[t], part)) * NITI_ALIGN;
     }
   }
+  for (size_t i = 0; i < m->how->temporary_count; ++i) sum += units(m->how->temporaries[i].bytes) * NITI_ALIGN;
   assert_true(m->places->arena_bytes <= sum);
 }
 
@@ -178,6 +214,7 @@ static void check_places(const NitiProgram *p, const NitiPlacing *how) {
   must(niti_places_open(&places, p, how));
   must(niti_places_open(&again, p, how));
   assert_int_equal(places.arena_bytes, again.arena_bytes);
+  for (int32_t i = 0; i < p->operation_count; ++i) assert_true(places.alive[i] <= places.arena_bytes);
   assert_memory_equal(places.offsets, again.offsets, (size_t)p->tensor_count * sizeof *places.offsets);
   const size_t arena = places.arena_bytes / NITI_ALIGN;
   const Map m = {p, &places, how, malloc((arena + 1) * sizeof *m.holds), calloc((size_t)p->tensor_count, sizeof *m.values)};
@@ -189,6 +226,21 @@ static void check_places(const NitiProgram *p, const NitiPlacing *how) {
   free(m.values);
   niti_places_close(&places);
   niti_places_close(&again);
+}
+
+/* A backend that also wants memory of its own: scratch of single operations, and what is kept from one operation to another. */
+static void check_temporary_places(const NitiProgram *p, NitiPlacing how) {
+  const int32_t count = p->operation_count;
+  NitiTemporary *t = calloc((size_t)count + 1, sizeof *t);
+  assert_non_null(t);
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t first = i % 3 ? i : i / 2;
+    t[i] = (NitiTemporary){(size_t)(i % 5) * 700 * (size_t)(i % 7), first, i % 4 ? i : (i + count) / 2};
+  }
+  how.temporaries = t;
+  how.temporary_count = (size_t)count;
+  check_places(p, &how);
+  free(t);
 }
 
 enum { FUSED = 2, EARLY = 4, WAYS = 8 };
@@ -203,6 +255,8 @@ static void check_description(const NitiDescription *description, NitiLowerOptio
       check_places(p, &(NitiPlacing){.gradients = gradients});
       check_places(p, &(NitiPlacing){.gradients = gradients, .bytes = more_bytes});
       check_places(p, &(NitiPlacing){.gradients = gradients, .layout = some_layout, .reads = reads_layouts});
+      check_temporary_places(p, (NitiPlacing){.gradients = gradients});
+      check_temporary_places(p, (NitiPlacing){.gradients = gradients, .layout = some_layout, .reads = reads_layouts});
     }
     niti_program_close(p);
   }
@@ -282,6 +336,58 @@ static void training_takes_what_the_loss_needs(void **state) {
 static void gradients_take_what_backward_leaves(void **state) {
   (void)state;
   assert_int_equal(arena_with("  - conv: {out: 4, kernel: 1}\n", true, true), 8192 + 256 + 1024 + 256);
+}
+
+/* The chain of a_chain_takes_its_widest_pair, most of whose memory is in use when its last convolution runs, with 512 and 2048
+ * bytes; scratch of 1024 bytes counts where it is wanted: not at the first convolution (256 and 1024 bytes), but at the last. */
+static void temporaries_count_while_they_live(void **state) {
+  const NitiLowerOptions options = {.batch = 1};
+  NitiProgram *p = program_of(
+      "name: t\ninput: [16, 16, 1]\nclasses: 2\nlayers: [{conv: {out: 4, kernel: 1}}, {conv: {out: 2, "
+      "kernel: 1}}, {conv: {out: 8, kernel: 1}}, flatten, {linear: {out: classes}}]\n",
+      &options);
+  static const size_t without[3] = {256 + 1024, 1024 + 512, 512 + 2048};
+  int32_t convolutions[3] = {0};
+  int found = 0;
+  (void)state;
+  for (int32_t i = 0; i < p->operation_count && found < 3; ++i) {
+    if (p->operations[i].opcode == NITI_OP_CONV_FORWARD) convolutions[found++] = i;
+  }
+  for (int i = 0; i < 4; ++i) { /* at one of the convolutions, or from the first to the last */
+    const NitiTemporary t = {1024, convolutions[i % 3], i < 3 ? convolutions[i] : convolutions[2]};
+    NitiPlaces places;
+    must(niti_places_open(&places, p, &(NitiPlacing){.temporaries = &t, .temporary_count = 1}));
+    assert_int_equal(places.arena_bytes, i < 2 ? 512 + 2048 : 512 + 2048 + 1024);
+    for (int k = 0; k < 3; ++k) assert_int_equal(places.alive[convolutions[k]], without[k] + (i == 3 || i == k ? 1024 : 0));
+    niti_places_close(&places);
+  }
+  niti_program_close(p);
+}
+
+/* Largest first alone would leave gaps in these; nothing can take less than what is alive at the same time. */
+static void no_gap_is_left_while_memory_is_fullest(void **state) {
+  static const struct {
+    const char *model;
+    int32_t batch;
+  } cases[] = {{"lenet5", 128}, {"resnet18", 256}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiDescription *d = NULL;
+    NitiPlaces places;
+    size_t most = 0;
+    must(niti_description_load(&d, cases[i].model, NULL));
+    NitiProgram *p =
+        lowered(d, &(NitiLowerOptions){
+                       .batch = cases[i].batch, .training = true, .loss = NITI_LOSS_SOFTMAX, .optimizer = &niti_optimizer_sgd});
+    must(niti_update_early(p, 0));
+    must(niti_fuse(p));
+    must(niti_places_open(&places, p, &(NitiPlacing){.gradients = true}));
+    for (int32_t k = 0; k < p->operation_count; ++k) most = places.alive[k] > most ? places.alive[k] : most;
+    assert_int_equal(places.arena_bytes, most);
+    niti_places_close(&places);
+    niti_program_close(p);
+    niti_description_close(d);
+  }
 }
 
 /* ---- early updates ---- */
@@ -416,6 +522,7 @@ int main(void) {
       cmocka_unit_test(builtin_models_have_room),           cmocka_unit_test(every_layer_has_room),
       cmocka_unit_test(random_networks_have_room),          cmocka_unit_test(a_chain_takes_its_widest_pair),
       cmocka_unit_test(training_takes_what_the_loss_needs), cmocka_unit_test(gradients_take_what_backward_leaves),
+      cmocka_unit_test(temporaries_count_while_they_live),  cmocka_unit_test(no_gap_is_left_while_memory_is_fullest),
       cmocka_unit_test(resnet18_takes_what_backward_reads), cmocka_unit_test(updates_overtake_nothing_they_depend_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
 #include "program/bounds.h"
 
 typedef struct Needs {
-  size_t arena, kept, words, inputs, packed, workspace;
+  size_t arena, kept, words, inputs, workspace;
 } Needs;
 
 static size_t align_up(size_t bytes) { return niti_round_up(bytes, NITI_ALIGN); }
@@ -141,10 +141,11 @@ static void find_uses(const NitiExecutable *e) {
   }
 }
 
+/* Beside the arena. */
 static size_t workspace_of(const NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
   if (o->opcode == NITI_OP_INPUT && o->changes) return niti_tensor_count(&e->fused->tensors[o->outputs[0]], 1);
-  if (!niti_is_conv(o->opcode)) return 0;
+  if (!niti_is_conv(o->opcode) || e->backend->kernels->takes_workspace) return 0;
   const NitiConvCall call = niti_executable_call(e, i);
   return e->backend->kernels->conv_workspace(e->backend, &call);
 }
@@ -152,8 +153,7 @@ static size_t workspace_of(const NitiExecutable *e, int32_t i) {
 static Needs needs_of(const NitiExecutable *e) {
   Needs needs = {.arena = e->places.arena_bytes,
                  .words = align_up(((size_t)e->fused->tensor_count + (size_t)e->fused->operation_count) * sizeof(int32_t)),
-                 .inputs = align_up(((size_t)e->fused->batch + 1) * (sizeof(NitiSample) + sizeof(int32_t))),
-                 .packed = e->packed_bytes};
+                 .inputs = align_up(((size_t)e->fused->batch + 1) * (sizeof(NitiSample) + sizeof(int32_t)))};
   for (int32_t t = 0; t < e->fused->tensor_count; ++t) {
     if (lives_outside(e, t)) needs.kept += align_up(plain_bytes(e, t));
   }
@@ -164,11 +164,10 @@ static Needs needs_of(const NitiExecutable *e) {
   if (e->backend->ops->host_memory) needs.inputs = 0;
   if (e->shared && e->shared->workspace >= needs.workspace) needs.workspace = 0; /* the backend has it already */
   if (e->shared && e->shared->places.arena_bytes >= needs.arena) needs.arena = 0;
-  if (e->shared && e->shared->packed_bytes >= needs.packed) needs.packed = 0;
   return needs;
 }
 
-static size_t sum_of(const Needs *n) { return n->arena + n->kept + n->words + n->inputs + n->packed + n->workspace; }
+static size_t sum_of(const Needs *n) { return n->arena + n->kept + n->words + n->inputs + n->workspace; }
 
 /* ---- compiling ---- */
 
@@ -222,6 +221,18 @@ static NitiStatus check_support(const NitiExecutable *e) {
   return NITI_OK;
 }
 
+/* Packed weights have their own memory, workspaces one for all. */
+static size_t place_temporaries_apart(NitiExecutable *e, size_t offset) {
+  size_t workspace = 0;
+  for (int32_t i = 0; i < 2 * e->fused->operation_count; i += 2) {
+    e->places.temporaries[i] = (int64_t)offset;
+    offset += align_up(e->temporaries[i].bytes);
+    if (e->temporaries[i + 1].bytes > workspace) workspace = e->temporaries[i + 1].bytes;
+  }
+  for (int32_t i = 1; i < 2 * e->fused->operation_count; i += 2) e->places.temporaries[i] = (int64_t)offset;
+  return offset + align_up(workspace);
+}
+
 /* Gives every tensor its own memory, as if each were read until the end, and every layout that an operation reads: the caller may
  * write what no operation does. */
 static void place_apart(NitiExecutable *e) {
@@ -237,7 +248,7 @@ static void place_apart(NitiExecutable *e) {
       offset += align_up(bytes);
     }
   }
-  e->places.arena_bytes = offset;
+  e->places.arena_bytes = place_temporaries_apart(e, offset);
 }
 
 /* A reshape shares its input's memory; nothing else is shared in a plain executable. */
@@ -270,11 +281,10 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   niti_find_limits(e->limits, e->fused);
   find_uses(e);
   for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
-  const NitiPlacing placing = {
-      .gradients = e->places_gradients, .context = e, .layout = layout_bytes, .reads = niti_executable_uses};
+  NitiPlacing placing = {.gradients = e->places_gradients, .context = e, .layout = layout_bytes, .reads = niti_executable_uses};
+  NITI_TRY(niti_executable_find_temporaries(e, &placing));
   NITI_TRY(niti_places_open(&e->places, e->fused, &placing));
   if (plain) share_reshapes_alone(e);
-  e->packed_bytes = niti_executable_place_packed(e);
   return NITI_OK;
 }
 
@@ -292,7 +302,6 @@ static NitiStatus allocate_all(NitiExecutable *e) {
   NITI_TRY(allocate(e, &e->words, needs.words));
   NITI_TRY(allocate(e, &e->kept, needs.kept));
   NITI_TRY(allocate(e, &e->inputs, needs.inputs));
-  NITI_TRY(allocate(e, &e->packed, needs.packed));
   NITI_TRY(e->backend->kernels->reserve(e->backend, needs.workspace));
   e->bytes = sum_of(&needs);
   e->workspace = needs.workspace;
@@ -305,7 +314,7 @@ static int32_t *word(const NitiExecutable *e, int32_t i) { return (int32_t *)(vo
 static void locate(NitiExecutable *e, int32_t t, size_t *kept) {
   const NitiTensorDesc *desc = &e->fused->tensors[t];
   const int32_t other = shared_tensor(e, t);
-  uint8_t *arena = e->arena ? e->arena : e->shared ? e->shared->arena : NULL;
+  uint8_t *arena = niti_executable_arena(e);
   NitiTensor *tensor = &e->tensors[t];
   if (other != NITI_NONE) {
     *tensor = e->shared->tensors[other];
@@ -427,7 +436,7 @@ NitiStatus niti_executable_prepare(NitiExecutable *e, int32_t i, int variant, in
   if (k->conv_release) k->conv_release(e->backend, call);
   *call = niti_executable_call(e, i);
   if (n != call->shape.n) set_images(e, call, n);
-  call->packed = niti_executable_packed(e, i, call);
+  niti_executable_locate_temporaries(e, i, call);
   return niti_executable_prepare_call(e, call);
 }
 

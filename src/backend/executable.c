@@ -18,7 +18,7 @@ void niti_executable_close(NitiExecutable *e) {
   const NitiBackendOps *ops = e->backend->ops;
   if (e->recordings) e->backend->kernels->close_recordings(e->backend, e->recordings);
   release_calls(e);
-  uint8_t *owned[] = {e->arena, e->kept, e->words, e->inputs, e->packed};
+  uint8_t *owned[] = {e->arena, e->kept, e->words, e->inputs};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; ++i) {
     if (owned[i]) ops->release(e->backend, owned[i]);
   }
@@ -30,6 +30,7 @@ void niti_executable_close(NitiExecutable *e) {
   free(e->nonnegative);
   free(e->limits);
   free(e->uses);
+  free(e->temporaries);
   free(e->staged);
   free(e);
 }

@@ -7,11 +7,6 @@
 
 enum { NITI_VARIANTS = 2, NITI_WHOLE = 0 }; /* of a convolution: for the whole batch, and for the latest smaller one */
 
-/* In an executable's packed weights. */
-typedef struct NitiPackedPlace {
-  size_t offset, bytes; /* bytes 0: the operation packs none, or by itself */
-} NitiPackedPlace;
-
 /* One operation with its operands in memory. Operands of other types than s8 are read through `data`. */
 typedef struct NitiStep {
   NitiTensor inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX];
@@ -19,7 +14,6 @@ typedef struct NitiStep {
   NitiRequantise rq;
   NitiPool pool;
   NitiConvCall conv[NITI_VARIANTS];
-  NitiPackedPlace packed;
 } NitiStep;
 
 struct NitiExecutable {
@@ -28,17 +22,16 @@ struct NitiExecutable {
   NitiProgram *fused;   /* what runs: the same operations, some of them fused */
   NitiPlaces places;
   bool places_gradients;
-  NitiTensor *tensors; /* [tensors], at the whole batch */
-  NitiStep *steps;     /* [operations] */
-  bool *nonnegative;   /* [tensors] */
-  int32_t *limits;     /* [tensors] niti_find_limits' */
-  int *uses;           /* [tensors] */
+  NitiTensor *tensors;        /* [tensors], at the whole batch */
+  NitiStep *steps;            /* [operations] */
+  bool *nonnegative;          /* [tensors] */
+  int32_t *limits;            /* [tensors] niti_find_limits' */
+  int *uses;                  /* [tensors] */
+  NitiTemporary *temporaries; /* [2 * operations]: of a convolution its packed weights, then its workspace (temporary.c) */
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
-  uint8_t *packed;                        /* and weights as convolutions read them, from the beginning of a run to its end */
   uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
   size_t bytes, workspace;                /* allocated without what it shares; scratch requested */
-  size_t packed_bytes;                    /* that it needs */
   int32_t batch;                          /* for which the steps are prepared */
   void *recordings;
 };
@@ -61,7 +54,7 @@ int32_t niti_executable_sums_end(const NitiExecutable *e, int32_t i);
 NitiStatus niti_executable_prepare(NitiExecutable *e, int32_t i, int variant, int32_t n);
 NitiStatus niti_executable_prepare_call(NitiExecutable *e, NitiConvCall *call);
 
-/* Convolution i as the whole batch runs it, not yet prepared, with no packed weights. */
+/* Convolution i as the whole batch runs it, not yet prepared, with no memory in the arena. */
 NitiConvCall niti_executable_call(const NitiExecutable *e, int32_t i);
 
 /* The step's convolution, at the batch of the run. */
@@ -69,16 +62,21 @@ static inline const NitiConvCall *niti_executable_conv(const NitiExecutable *e, 
   return &s->conv[e->batch == e->fused->batch ? NITI_WHOLE : NITI_WHOLE + 1];
 }
 
-/* ---- packed.c ---- */
+/* The executable's memory by lifetime, its own or what it shares; NULL: not yet allocated, or none is needed. */
+static inline uint8_t *niti_executable_arena(const NitiExecutable *e) {
+  while (!e->arena && e->shared) e = e->shared;
+  return e->arena;
+}
 
-/* Finds a place for the packed weights of each convolution; returns the bytes of all. */
-size_t niti_executable_place_packed(NitiExecutable *e);
-/* Where convolution i, a variant of it, has them; NULL: it packs by itself. */
-int8_t *niti_executable_packed(const NitiExecutable *e, int32_t i, const NitiConvCall *call);
-/* Packs those of the range's convolutions. */
-void niti_executable_pack(NitiExecutable *e, int32_t first, int32_t end);
-/* Whether a repetition of the range finds other weights than the one before. */
-bool niti_executable_changes_weights(const NitiExecutable *e, int32_t first, int32_t end);
+/* ---- temporary.c ---- */
+
+/* Finds what each convolution needs in the arena beside tensors, which are placed so, and completes `placing` with it.
+ * NITI_ERROR_MEMORY: out of memory. */
+NitiStatus niti_executable_find_temporaries(NitiExecutable *e, NitiPlacing *placing);
+/* Gives a variant of convolution i, which is set otherwise, its memory. */
+void niti_executable_locate_temporaries(const NitiExecutable *e, int32_t i, NitiConvCall *call);
+/* Packs what is due before operation i of a run's range, for the convolutions in it. */
+void niti_executable_pack(NitiExecutable *e, int32_t i, int32_t first, int32_t end);
 
 /* Has the device make the layouts of a tensor whose elements have been written. */
 void niti_executable_complete(const NitiExecutable *e, const NitiTensor *t);

@@ -84,6 +84,7 @@ typedef struct NitiConvCall {
   void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
   int8_t
       *packed; /* backend memory where conv_pack has packed the weights as they are; NULL: the call packs them, if it wants to */
+  uint8_t *workspace; /* backend memory for scratch, conv_workspace bytes, aligned to NITI_ALIGN; NULL: what was reserved */
 } NitiConvCall;
 
 /* Weights that are to be packed at call->packed. */
@@ -136,6 +137,7 @@ typedef struct NitiKernels {
   /* The elements of a placed tensor's first n images out of its layout for gradients; waits. */
   void (*download_elements)(NitiBackend *, int8_t *host, const NitiTensor *, int32_t n);
   NitiStatus (*reserve)(NitiBackend *, size_t workspace_bytes); /* the largest request counts */
+  bool takes_workspace; /* convolutions use call->workspace; else only what was reserved */
 
   /* ---- convolution and linear ---- */
   /* Fills call->prepared; everything else is set. NULL: nothing to prepare. conv_release undoes it. */

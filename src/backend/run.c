@@ -211,11 +211,12 @@ static void enqueue(void *context) {
   const Run *run = context;
   NitiExecutable *e = run->executable;
   int64_t *mark = run->bindings->marks;
-  const bool changes = niti_executable_changes_weights(e, run->first, run->end);
+  const bool alone = run->end == run->first + 1; /* nothing else takes the memory of its packed weights */
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
-    if (r == 0 || changes) niti_executable_pack(e, run->first, run->end);
+    if (r == 0 || !alone) niti_executable_pack(e, run->first, run->first, run->end);
     if (mark) e->backend->kernels->mark(e->backend, mark);
     for (int32_t i = run->first, done; i < run->end; i += done) {
+      if (i > run->first) niti_executable_pack(e, i, run->first, run->end);
       done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);
       if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);
     }

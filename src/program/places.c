@@ -1,4 +1,4 @@
-/* Lifetimes of a program's tensors, and their places in one arena. */
+/* Lifetimes of a program's tensors and of what a backend needs beside them, and their places in one arena. */
 #include "program/places.h"
 
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 typedef struct Life {
   size_t bytes, offset;
   int32_t first, last; /* operations */
+  int32_t rank;        /* higher ones are placed first */
 } Life;
 
 enum { PARTS = NITI_LAYOUTS + 1, ELEMENTS = NITI_LAYOUTS /* a part */ };
@@ -18,6 +19,7 @@ typedef struct Placing {
   Life *lives[PARTS];   /* [tensors]: of what a tensor owns */
   int32_t *uses[PARTS]; /* [tensors]: the last operation that reads or writes it */
   int32_t *owner;       /* [tensors]: whose layouts it has */
+  Life *temporaries;    /* [temporary_count] */
   Life **order, **placed;
 } Placing;
 
@@ -107,8 +109,16 @@ static void find_lives(Placing *p, NitiPlaces *places) {
   }
 }
 
-static int larger_first(const void *a, const void *b) {
+static void find_temporary_lives(Placing *p) {
+  for (size_t i = 0; i < p->how->temporary_count; ++i) {
+    const NitiTemporary *t = &p->how->temporaries[i];
+    p->temporaries[i] = (Life){.bytes = t->bytes, .first = t->first, .last = t->last};
+  }
+}
+
+static int higher_then_larger(const void *a, const void *b) {
   const Life *x = *(Life *const *)a, *y = *(Life *const *)b;
+  if (x->rank != y->rank) return x->rank < y->rank ? 1 : -1;
   if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
   return x < y ? -1 : 1; /* a fixed order: places are reproducible */
 }
@@ -120,14 +130,16 @@ static size_t collect(Placing *p) {
       if (p->lives[part][t].bytes > 0) p->order[count++] = &p->lives[part][t];
     }
   }
+  for (size_t i = 0; i < p->how->temporary_count; ++i) {
+    if (p->temporaries[i].bytes > 0) p->order[count++] = &p->temporaries[i];
+  }
   return count;
 }
 
-/* Largest first, each at the lowest offset that is free during its life. */
-static size_t place_lives(Placing *p) {
+/* By rank, then largest first, each at the lowest offset that is free during its life. */
+static size_t place_in_order(Placing *p, size_t count) {
   size_t arena = 0;
-  const size_t count = collect(p);
-  qsort(p->order, count, sizeof(Life *), larger_first);
+  qsort(p->order, count, sizeof(Life *), higher_then_larger);
   for (size_t i = 0; i < count; ++i) {
     Life *life = p->order[i];
     size_t offset = 0;
@@ -146,6 +158,38 @@ static size_t place_lives(Placing *p) {
   return niti_round_up(arena, NITI_ALIGN);
 }
 
+/* What is alive during an operation gets a rank, those that live longest the highest; NITI_NONE: nothing. */
+static void rank_alive(const Placing *p, size_t count, int32_t operation) {
+  for (size_t i = 0; i < count; ++i) {
+    Life *life = p->order[i];
+    const bool alive = operation != NITI_NONE && life->first <= operation && operation <= life->last;
+    life->rank = alive ? life->last + 1 : 0;
+  }
+}
+
+/* Largest first; where that leaves gaps, first what is alive during the operation with the most, if that leaves smaller ones. */
+static size_t place_lives(Placing *p, const NitiPlaces *places, size_t count) {
+  int32_t fullest = 0;
+  const size_t arena = place_in_order(p, count);
+  for (int32_t i = 1; i < p->program->operation_count; ++i) {
+    if (places->alive[i] > places->alive[fullest]) fullest = i;
+  }
+  if (arena == places->alive[fullest]) return arena;
+  rank_alive(p, count, fullest);
+  const size_t ranked = place_in_order(p, count);
+  if (ranked < arena) return ranked;
+  rank_alive(p, count, NITI_NONE);
+  return place_in_order(p, count);
+}
+
+/* count: of the lives in order. */
+static void add_alive(const Placing *p, NitiPlaces *places, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    const Life *life = p->order[i];
+    for (int32_t k = life->first; k <= life->last; ++k) places->alive[k] += niti_round_up(life->bytes, NITI_ALIGN);
+  }
+}
+
 static int64_t offset_of(const Life *life) { return life->bytes > 0 ? (int64_t)life->offset : -1; }
 
 static void set_offsets(const Placing *p, NitiPlaces *places) {
@@ -155,15 +199,17 @@ static void set_offsets(const Placing *p, NitiPlaces *places) {
     for (int part = 0; part < NITI_LAYOUTS; ++part) places->layouts[part][t] = offset_of(&p->lives[part][owner]);
     places->outlasted[t] = p->lives[0][owner].bytes > 0 && p->lives[0][owner].last > p->uses[ELEMENTS][t];
   }
+  for (size_t i = 0; i < p->how->temporary_count; ++i) places->temporaries[i] = offset_of(&p->temporaries[i]);
 }
 
 /* All of Placing's arrays in one block, so that lives are in a fixed order; NULL: there is no room. */
 static void *share_out(Placing *p) {
-  const size_t n = (size_t)p->program->tensor_count + 1, lives = PARTS * n;
+  const size_t n = (size_t)p->program->tensor_count + 1, lives = PARTS * n + p->how->temporary_count;
   Life *life = calloc(lives, sizeof *life + 2 * sizeof *p->order + sizeof(int32_t) * (PARTS + 1));
   if (!life) return NULL;
   p->order = (Life **)(life + lives);
   p->placed = p->order + lives;
+  p->temporaries = life + PARTS * n;
   p->owner = (int32_t *)(p->placed + lives);
   for (int part = 0; part < PARTS; ++part) {
     p->lives[part] = life + (size_t)(ELEMENTS - part) * n;
@@ -172,11 +218,14 @@ static void *share_out(Placing *p) {
   return life;
 }
 
-static bool make_room(NitiPlaces *out, size_t tensors) {
+static bool make_room(NitiPlaces *out, const NitiProgram *program, size_t temporaries) {
+  const size_t tensors = (size_t)program->tensor_count + 1, operations = (size_t)program->operation_count + 1;
   *out = (NitiPlaces){.offsets = calloc(tensors, sizeof *out->offsets),
                       .storage = calloc(tensors, sizeof *out->storage),
-                      .outlasted = calloc(tensors, sizeof *out->outlasted)};
-  bool room = out->offsets && out->storage && out->outlasted;
+                      .outlasted = calloc(tensors, sizeof *out->outlasted),
+                      .temporaries = calloc(temporaries + 1, sizeof *out->temporaries),
+                      .alive = calloc(operations, sizeof *out->alive)};
+  bool room = out->offsets && out->storage && out->outlasted && out->temporaries && out->alive;
   for (int part = 0; part < NITI_LAYOUTS; ++part) {
     out->layouts[part] = calloc(tensors, sizeof *out->layouts[part]);
     room = room && out->layouts[part];
@@ -187,11 +236,14 @@ static bool make_room(NitiPlaces *out, size_t tensors) {
 NitiStatus niti_places_open(NitiPlaces *out, const NitiProgram *program, const NitiPlacing *how) {
   Placing p = {.program = program, .how = how};
   void *own = share_out(&p);
-  const bool room = make_room(out, (size_t)program->tensor_count + 1) && own;
+  const bool room = make_room(out, program, how->temporary_count) && own;
   if (room) {
     find_last_uses(&p);
     find_lives(&p, out);
-    out->arena_bytes = place_lives(&p);
+    find_temporary_lives(&p);
+    const size_t count = collect(&p);
+    add_alive(&p, out, count);
+    out->arena_bytes = place_lives(&p, out, count);
     set_offsets(&p, out);
   }
   free(own);
@@ -203,5 +255,7 @@ void niti_places_close(NitiPlaces *places) {
   for (int part = 0; part < NITI_LAYOUTS; ++part) free(places->layouts[part]);
   free(places->storage);
   free(places->outlasted);
+  free(places->temporaries);
+  free(places->alive);
   *places = (NitiPlaces){0};
 }

@@ -1,5 +1,6 @@
-/* Memory by lifetime: assigns every activation, delta and saved tensor of a program, and gradients if asked for, a place in one
- * arena, so that tensors alive at the same time do not overlap. Weights, state, metrics, constants and inputs live outside. */
+/* Memory by lifetime: assigns every activation, delta and saved tensor of a program, gradients if asked for, and what a backend
+ * needs beside them a place in one arena, so that what is alive at the same time does not overlap. Weights, state, metrics,
+ * constants and inputs live outside. */
 #ifndef NITI_PROGRAM_PLACES_H
 #define NITI_PROGRAM_PLACES_H
 
@@ -12,11 +13,19 @@ typedef struct NitiPlaces {
   int64_t *layouts[NITI_LAYOUTS]; /* [tensor_count] the same of its further layouts; a reshape's are its input's */
   int32_t *storage;               /* [tensor_count] the tensor whose memory it shares: itself, or the first written there */
   bool *outlasted;                /* [tensor_count] layout 0 is there after the elements may have been overwritten */
+  int64_t *temporaries;           /* [temporary_count] the same as offsets; -1: of no bytes */
+  size_t *alive;                  /* [operation_count] bytes that are alive while the operation runs, whole places */
   size_t arena_bytes;
 } NitiPlaces;
 
 /* The bytes to reserve for a tensor; context is the caller's. */
 typedef size_t (*NitiTensorBytes)(const void *context, const NitiProgram *, int32_t tensor);
+
+/* Memory of a backend's own, from before operation `first` to after operation `last`. */
+typedef struct NitiTemporary {
+  size_t bytes;
+  int32_t first, last;
+} NitiTemporary;
 
 /* What a backend needs. Whatever is NULL counts as: elements without padding; elements alone are read; no layouts. */
 typedef struct NitiPlacing {
@@ -25,6 +34,8 @@ typedef struct NitiPlacing {
   NitiTensorBytes bytes;                                                                 /* of the elements */
   size_t (*layout)(const void *context, const NitiProgram *, int32_t tensor, int which); /* 0: there is none */
   int (*reads)(const void *context, const NitiProgram *, int32_t operation, int input);  /* NITI_READS_ELEMENTS, 1 << layout */
+  const NitiTemporary *temporaries;
+  size_t temporary_count;
 } NitiPlacing;
 
 /* The memory of elements and of each layout begins with the operation that writes them and ends with the last that reads them.

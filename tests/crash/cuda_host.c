@@ -1,5 +1,5 @@
 /* The host's side of the CUDA backend, on a pretended device (cuda_pretended.h): what kernels are given lies in memory, failures
- * end in a status, and a workspace outlives an allocation that failed. */
+ * end in a status, a workspace outlives an allocation that failed, and how many kernels and bytes a step takes. */
 /* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +14,7 @@
 #include "backend/cuda/cuda.h"
 #include "cuda_pretended.h"
 #include "kernel_calls.h"
+#include "model/network.h"
 #include "programs.h"
 
 /* ---- the table ---- */
@@ -198,7 +199,6 @@ static long launches_of(NitiBackend *backend, const NitiProgram *p, long *by_wgm
   return launches;
 }
 
-/* One launch, or two where there are more than a launch takes, packs what each convolution would pack by itself. */
 static long step_launches(NitiBackend *backend) {
   NitiDescription *d = NULL;
   long by_wgmma = 0;
@@ -235,6 +235,29 @@ static void only_who_may_wait_meets(void **state) {
   assert_int_equal(unsetenv("NITI_CUDA_MEETINGS"), 0);
 }
 
+/* At most half of what PyTorch takes for the same, 537 MB as measured on an H200 (docs/benchmarks.md), on a device of 132
+ * multiprocessors as that has. */
+static void resnet18_takes_half_of_pytorchs_memory(void **state) {
+  NitiBackend *backend = open_isa("wgmma");
+  NitiDescription *d = NULL;
+  NitiNetwork *net = NULL;
+  (void)state;
+  must(niti_description_load(&d, "resnet18", NULL));
+  must(niti_network_open(&net, d, backend,
+                         &(NitiLowerOptions){.batch = 128,
+                                             .training = true,
+                                             .round_delta = NITI_STOCHASTIC_BYTE,
+                                             .loss = NITI_LOSS_SOFTMAX,
+                                             .optimizer = &niti_optimizer_sgd}));
+  print_message("%zu bytes\n", net->memory_bytes);
+  assert_in_range(net->memory_bytes, 1, 537000000 / 2);
+  niti_network_close(net);
+  niti_description_close(d);
+  close_sound(backend);
+}
+
+/* One launch, or one for each so many that a launch takes, and two more where backward's come later, pack what each convolution
+ * would pack by itself. */
 static void a_step_packs_its_weights_at_once(void **state) {
   static const char *const models[] = {"lenet5", "vgg-small-7", "vgg16", "resnet18", "resnet34"};
   (void)state;
@@ -267,6 +290,7 @@ int main(void) {
       cmocka_unit_test(every_way_reads_a_mask_alike),
       cmocka_unit_test(operands_of_networks_lie_in_memory),
       cmocka_unit_test(a_step_packs_its_weights_at_once),
+      cmocka_unit_test(resnet18_takes_half_of_pytorchs_memory),
       cmocka_unit_test(only_who_may_wait_meets),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,13 +126,17 @@ void niti_cuda_conv_pack(NitiBackend *backend, const NitiPacking *packings, int 
   niti_packs_end(&packs);
 }
 
+static void take_workspace(NitiCuda *cuda, const NitiConvCall *call) {
+  cuda->scratch = call->workspace ? call->workspace : cuda->workspace;
+}
+
 /* The call's packed weights; where it has none, packs them in the workspace. */
 static const int8_t *packed_of(NitiCuda *cuda, const NitiConvCall *call, const NitiConv *shape, const NitiTensor *w) {
   NitiPacks packs = {.cuda = cuda};
   if (call->packed) return call->packed;
-  add_pack(&packs, call, shape, w->data, (int8_t *)cuda->workspace);
+  add_pack(&packs, call, shape, w->data, (int8_t *)cuda->scratch);
   niti_packs_end(&packs);
-  return (const int8_t *)cuda->workspace;
+  return (const int8_t *)cuda->scratch;
 }
 
 /* Whatever the call's way: a smaller batch may have another, wgmma's read bits alone, and mma's can spread them. */
@@ -198,7 +202,8 @@ void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTenso
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
   NitiTensor in = *x, weights = *w;
-  int32_t *prepared = bias ? (int32_t *)(void *)(cuda->workspace + bias_offset(cuda, own)) : NULL;
+  take_workspace(cuda, call);
+  int32_t *prepared = bias ? (int32_t *)(void *)(cuda->scratch + bias_offset(cuda, own)) : NULL;
   if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, own->k, call->centred);
   if (niti_conv_is_copied(&shape, own))
     niti_conv_copy(cuda, &in, &weights, own, &shape, false, copies_weights(cuda, call, &shape));
@@ -212,9 +217,10 @@ void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTen
   const NitiConv *own = &call->shape, shape = shape_for(cuda, call);
   const NitiCudaConv *family = family_for(cuda, call, &shape);
   NitiTensor in = *dy, weights = *w, masking = mask ? *mask : (NitiTensor){0};
+  take_workspace(cuda, call);
   if (niti_conv_is_copied(&shape, own)) niti_conv_copy(cuda, &in, &weights, own, &shape, true, false);
   if (mask && family == &niti_cuda_conv_mma && masking.placed && masking.layouts[1] && masks_by_bits(cuda, own)) {
-    masking.data = (int8_t *)cuda->workspace + mask_offset(cuda, own); /* the elements may be gone */
+    masking.data = (int8_t *)cuda->scratch + mask_offset(cuda, own); /* the elements may be gone */
     niti_cuda_bits_spread(cuda, masking.data, mask);
     masking.limit = 0; /* of ones and zeros */
   }
@@ -226,6 +232,7 @@ void niti_cuda_conv_gradient(NitiBackend *backend, NitiGradient *gradient, const
                              const NitiConvCall *call) {
   NitiCuda *cuda = niti_cuda(backend);
   const NitiConv *s = &call->shape;
+  take_workspace(cuda, call);
   if (!niti_conv_grouped(s)) {
     niti_cuda_blocked_make(cuda, dy);
     niti_cuda_blocked_make(cuda, x);

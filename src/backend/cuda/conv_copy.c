@@ -177,7 +177,7 @@ static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTenso
 void niti_conv_copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward,
                     bool weights) {
   const NitiShape to = input_of(copied, backward);
-  int8_t *data = (int8_t *)cuda->workspace +
+  int8_t *data = (int8_t *)cuda->scratch +
                  niti_blocked_align(niti_cuda_families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD));
   int8_t *own = weights ? data + niti_blocked_align(niti_shape_count(to)) : NULL;
   switch (niti_conv_copying(cuda, s, backward)) {

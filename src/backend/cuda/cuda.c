@@ -257,6 +257,7 @@ static const NitiKernels kernels = {
     .complete = niti_cuda_complete,
     .download_elements = niti_cuda_download_elements,
     .reserve = cuda_reserve,
+    .takes_workspace = true,
     .conv_workspace = niti_cuda_conv_workspace,
     .conv_packed_bytes = niti_cuda_conv_packed_bytes,
     .conv_pack = niti_cuda_conv_pack,

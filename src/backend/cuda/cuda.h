@@ -85,8 +85,9 @@ typedef struct NitiCuda {
   cudaStream_t stream;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */
-  uint8_t *workspace; /* device; scratch of one operation */
+  uint8_t *workspace; /* device; what was reserved */
   size_t workspace_bytes;
+  uint8_t *scratch;   /* device; of the convolution under way: its call's, or what was reserved */
   cudaError_t error;  /* the first failure; sticky */
   const char *failed; /* what failed: a static string */
   NitiLayouts *layouts;

@@ -185,7 +185,7 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
   if (niti_depthwise_pass(cuda, out, in, w, mask, bias, c, backward, relu, rq)) return;
   const Shape s = shape_of(c, backward);
   const size_t weights = (size_t)s.kh * (size_t)s.kw * (size_t)s.depth * (size_t)s.lanes;
-  int8_t *packed = (int8_t *)cuda->workspace;
+  int8_t *packed = (int8_t *)cuda->scratch;
   const bool words = niti_words_fit((size_t)s.channels * (is_plain(s) ? 1 : 4), out->data, in->data, mask ? mask->data : NULL);
   const int V = is_wide(s) && words ? 4 : 1;
   const NitiShape shape = {c->n, backward ? c->h : c->oh, backward ? c->w : c->ow, s.lanes};

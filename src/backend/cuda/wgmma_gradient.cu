@@ -278,7 +278,7 @@ static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, 
       niti_cuda_runtime.cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
       "wgmma gradient: shared memory");
   niti_launch(cuda, "wgmma gradient", kernel, dim3((unsigned)t.blocks), dim3(THREADS), shared, 1, dy, x, t,
-              (int4 *)cuda->workspace);
+              (int4 *)cuda->scratch);
 }
 
 /* As many groups as leave each a few parts. */
@@ -289,7 +289,7 @@ static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
   void (*const kernel)(GradientTiling, const int4 *, T *) = groups == GROUPS_MAX ? add_parts<T, GROUPS_MAX>
                                                             : groups == 4        ? add_parts<T, 4>
                                                                                  : add_parts<T, 1>;
-  NITI_LAUNCH(cuda, kernel, tiles * (vectors / (SUM_THREADS / groups)), SUM_THREADS, 0, t, (const int4 *)cuda->workspace, out);
+  NITI_LAUNCH(cuda, kernel, tiles * (vectors / (SUM_THREADS / groups)), SUM_THREADS, 0, t, (const int4 *)cuda->scratch, out);
 }
 
 extern "C" void niti_wgmma_gradient(NitiCuda *cuda, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x,
