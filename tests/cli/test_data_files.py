@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import data_sets
-from tool import NITI, fails, json_of, niti, output_of, start_training, stop, train, wait_for, without_progress
+from tool import NITI, fails, forge, json_of, niti, output_of, resume, start_training, stop, train, wait_for, without_progress
 
 NAMES = ["n01", "n02", "n03", "n04"]
 COLOUR = ("[8, 8, 1]", "[8, 8, 3]")
@@ -272,6 +272,9 @@ def test_test_images_may_go_while_a_run_rests(folder, recipe, tmp_path):
     done = niti("train", "--resume", run, "--threads", 1, "--json")
     assert done.returncode == 0 and "have changed" in done.stderr, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["hash"] == whole["hash"]
+    last = run / "last.safetensors"
+    forge(last, lambda metadata, _: metadata.update(best_images=str(int(metadata["test_set_images"]) + 1)))  # the best epoch was scored on all
+    assert resume(run)["hash"] == whole["hash"]
 
 
 def test_a_class_without_test_images(folder, recipe, tmp_path):
