@@ -184,8 +184,9 @@ static bool has_no_flock(int error) { return error == ENOLCK || error == EOPNOTS
 static NitiStatus check_named(int fd, const char *path, const char *folder) {
   struct stat held, named;
   if (niti_system.fstat(fd, &held) != 0) return niti_fail_errno(path, "inspect the file");
-  const bool same = niti_system.lstat(path, &named) == 0 && named.st_dev == held.st_dev && named.st_ino == held.st_ino;
-  return same ? NITI_OK : fail_busy(folder);
+  const bool there = niti_system.lstat(path, &named) == 0;
+  if (!there && errno != ENOENT) return niti_fail_errno(path, "inspect the file");
+  return there && named.st_dev == held.st_dev && named.st_ino == held.st_ino ? NITI_OK : fail_busy(folder);
 }
 
 static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
