@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/format.h"
+#include "data/image.h"
 #include "data/packed.h"
 #include "platform/file.h"
 #include "platform/system.h"
@@ -64,11 +65,19 @@ static NitiStatus hash_bytes(Hashing *hashing, NitiPacked *file) {
   }
 }
 
+/* Before it is read: what cannot be an image may be a hole of terabytes, or unpack to as much. */
+static NitiStatus check_image_file(const NitiPacked *file, const char *path) {
+  if (niti_packed_size(file) > NITI_IMAGE_BYTES_MAX)
+    return niti_fail(NITI_ERROR_FILE, "%s: too long, expected at most %d bytes", path, NITI_IMAGE_BYTES_MAX);
+  return niti_packed_is(file) ? niti_fail(NITI_ERROR_FILE, "%s: gzip data (expected an image)", path) : NITI_OK;
+}
+
 /* Of the content, whether gzip holds it or not. */
 static NitiStatus hash_file(Hashing *hashing, const char *path) {
   NitiPacked *file = NULL;
   NITI_TRY(niti_packed_open(&file, path));
-  const NitiStatus status = hash_bytes(hashing, file);
+  NitiStatus status = niti_dataset_is_folder(hashing->dataset) ? check_image_file(file, path) : NITI_OK;
+  if (status == NITI_OK) status = hash_bytes(hashing, file);
   niti_packed_close(file);
   return status;
 }
