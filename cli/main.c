@@ -23,9 +23,10 @@ static int run(const Command *command, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  descriptors_open();
+  signals_watch(); /* first: they may be here at once */
   mapping_watch();
   file_limit_watch();
+  descriptors_open();
   json_watch();
   output_choose(argc, argv);
   if (argc < 2) {

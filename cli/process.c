@@ -131,11 +131,12 @@ static void handle(int number, void (*handler)(int)) {
   if (sigaction(number, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(number, &action, NULL);
 }
 
+void signals_watch(void) { handle(SIGUSR1, on_save); }
+
 void signals_catch(void) {
   handle(SIGINT, on_stop);
   handle(SIGTERM, on_stop);
   handle(SIGHUP, on_stop);
-  handle(SIGUSR1, on_save);
   handle(SIGALRM, on_alarm);
   handle(SIGPIPE, SIG_IGN); /* writing fails instead, and says so */
 }

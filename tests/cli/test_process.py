@@ -1,5 +1,6 @@
 """The process among others: closed descriptors, signals, broken outputs, terminals, and file systems without locks."""
 import csv
+import errno
 import fcntl
 import os
 import pty
@@ -111,6 +112,34 @@ def test_sigusr1_saves_within_an_epoch(toy, recipe, tmp_path):
     finally:
         code, _, err = stop(process, signal.SIGTERM)
     assert code == 143 and "as requested" in err
+
+
+def reader_of(fifo, process):
+    """The end of a pipe to write to, once the process has opened the other."""
+    while True:
+        assert process.poll() is None, process.communicate()
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            time.sleep(0.002)
+
+
+@pytest.mark.parametrize("command", ["train", "show"])
+def test_sigusr1_before_there_is_anything_to_save(command, toy, toy_recipe, tmp_path):
+    """The recipe comes by a pipe, so that the signal comes while it is awaited; and commands that save nothing go on too."""
+    fifo = tmp_path / "recipe.yaml"
+    os.mkfifo(fifo)
+    arguments = ["--data", toy, "--run", tmp_path / "run", "--threads", "1"] if command == "train" else []
+    process = subprocess.Popen([NITI, command, fifo, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = reader_of(fifo, process)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.05)
+    os.write(pipe, toy_recipe.read_bytes())
+    os.close(pipe)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    assert command == "show" or metadata_of(tmp_path / "run" / "last.safetensors")["complete"] == "1"
 
 
 def test_a_reader_that_has_gone_ends_the_run_with_its_state_saved(begin, tmp_path):
