@@ -24,6 +24,7 @@ static const char *advice(int error) {
     case EACCES:
     case EPERM: return " (check the permissions)";
     case EMFILE: return " (raise the limit of open files: ulimit -n)";
+    case ELOOP: return " (symbolic links are in its place: remove them)";
     case EIO: return " (check the disk or the connection to it)";
     default: return "";
   }
