@@ -144,6 +144,8 @@ double nats(NitiScore score); /* mean loss */
 /* process.c */
 /* Opens those of the descriptors 0 to 2 that are closed on /dev/null, so that no file gets their number and their output. */
 void descriptors_open(void);
+/* -1 to go on, or the exit code where the stacks of this process and its threads are too small. */
+int stack_check(void);
 /* From then on the process ends with a message, not with SIGBUS, where a mapped file cannot be read any more. */
 void mapping_watch(void);
 /* From then on a file beyond the size limit is an error of the write, not the end of the process by SIGXFSZ. */

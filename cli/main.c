@@ -29,6 +29,8 @@ int main(int argc, char **argv) {
   descriptors_open();
   json_watch();
   output_choose(argc, argv);
+  const int refused = stack_check();
+  if (refused >= 0) return refused;
   if (argc < 2) {
     help_print(stderr);
     return EXIT_USAGE;

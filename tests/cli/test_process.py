@@ -2,8 +2,10 @@
 import csv
 import errno
 import fcntl
+import json
 import os
 import pty
+import resource
 import select
 import signal
 import struct
@@ -14,6 +16,7 @@ import time
 import pytest
 
 import data_sets
+import tool
 from tool import NITI, metadata_of, niti, resume, start_training, stop, train, wait_for
 
 FOREVER = 100000
@@ -159,10 +162,26 @@ def test_a_full_output_does_not_stop_the_run(toy_recipe, toy, tmp_path):
     assert metadata_of(tmp_path / "run" / "last.safetensors")["complete"] == "1"
 
 
+def limit_stack(size):
+    """For preexec_fn."""
+    return lambda: resource.setrlimit(resource.RLIMIT_STACK, (size, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+
+@pytest.mark.skipif(tool.SLOWER > 1, reason="sanitizers need more")
+def test_small_stacks(toy, toy_recipe, tmp_path):
+    """Refused before they are too small: threads have stacks of that size too."""
+    options = ["train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--threads", 4]
+    for size in (64 << 10, (512 << 10) - 4096):
+        tool.fails(*options, says=(f"the limit on the stack is {size >> 10} KiB (expected at least 512", "ulimit -s"), preexec_fn=limit_stack(size))
+        assert not (tmp_path / "run").exists()
+    done = niti(*options, "--json", preexec_fn=limit_stack(64 << 10))
+    assert done.returncode == 1 and json.loads(done.stdout)["exit_code"] == 1
+    tool.output_of(*options, preexec_fn=limit_stack(512 << 10))
+
+
 def test_a_file_size_limit_is_an_error_with_the_state_saved(trained, begin, tmp_path):
     """The logs grow beyond it, the checkpoint does not."""
     def limit():
-        import resource
         size = 2 * (trained[0] / "last.safetensors").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
@@ -174,8 +193,6 @@ def test_a_file_size_limit_is_an_error_with_the_state_saved(trained, begin, tmp_
 
 def test_a_log_that_cannot_be_written_costs_no_row(toy_recipe, toy, tmp_path):
     """Resuming writes the row that could not be written: the same rows and the same bits as a run that nothing ended."""
-    import resource
-
     from tool import rows_of, timeless
     whole = train(toy_recipe, toy, tmp_path / "whole", "--epochs", 40)
     run = tmp_path / "run"
