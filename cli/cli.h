@@ -144,13 +144,17 @@ double nats(NitiScore score); /* mean loss */
 /* process.c */
 /* Opens those of the descriptors 0 to 2 that are closed on /dev/null, so that no file gets their number and their output. */
 void descriptors_open(void);
+/* -1 to go on, or the exit code where the stacks of this process and its threads are too small. */
+int stack_check(void);
 /* From then on the process ends with a message, not with SIGBUS, where a mapped file cannot be read any more. */
 void mapping_watch(void);
 /* From then on a file beyond the size limit is an error of the write, not the end of the process by SIGXFSZ. */
 void file_limit_watch(void);
-/* Called round long work that can be saved. A first SIGINT, SIGTERM or SIGHUP asks to stop, a later SIGINT or SIGTERM ends the
- * process at once; SIGUSR1 asks to save. What the parent ignores stays ignored. A broken pipe is an error of the
- * write, not the end of the process. */
+/* From then on SIGUSR1 asks to save, once there is something to save, and never ends the process. What the parent ignores stays
+ * ignored here and below. */
+void signals_watch(void);
+/* Called round long work that can be saved; before it, there is nothing to lose. A first SIGINT, SIGTERM or SIGHUP asks to stop,
+ * a later SIGINT or SIGTERM ends the process at once. A broken pipe is an error of the write, not the end of the process. */
 void signals_catch(void);
 int signals_caught(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has come since the last call. */

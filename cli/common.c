@@ -104,7 +104,8 @@ bool tuning_path(char path[TUNING_PATH_MAX]) {
 NitiDevice device_of(const DeviceOptions *options) {
   static char own[TUNING_PATH_MAX];
   const char *tuning = options->tuning;
-  if (!tuning && tuning_path(own) && niti_path_is_file(own)) tuning = own;
+  bool there;
+  if (!tuning && tuning_path(own) && (niti_path_is_file(&there, own) != NITI_OK || there)) tuning = own; /* reading it says why */
   if (tuning && strcmp(tuning, "off") == 0) tuning = NULL;
   return (NitiDevice){.backend = options->backend, .isa = options->isa, .threads = (int)options->threads, .tuning = tuning};
 }

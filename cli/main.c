@@ -23,11 +23,14 @@ static int run(const Command *command, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  descriptors_open();
+  signals_watch(); /* first: they may be here at once */
   mapping_watch();
   file_limit_watch();
+  descriptors_open();
   json_watch();
   output_choose(argc, argv);
+  const int refused = stack_check();
+  if (refused >= 0) return refused;
   if (argc < 2) {
     help_print(stderr);
     return EXIT_USAGE;

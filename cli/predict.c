@@ -146,9 +146,10 @@ static int predict_all(Prediction *p, char **paths, int count, bool json) {
   p->images = json ? json_array() : NULL;
   p->failures = json ? json_array() : NULL;
   for (int i = 0; i < count; ++i) {
+    bool folder; /* where the system does not know, reading it says why */
     if (strcmp(paths[i], "-") == 0)
       predict_input(p);
-    else if (niti_path_is_dir(paths[i]))
+    else if (niti_path_is_dir(&folder, paths[i]) == NITI_OK && folder)
       predict_folder(p, paths[i]);
     else
       predict_file(p, paths[i]);

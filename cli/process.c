@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -19,6 +20,15 @@ void descriptors_open(void) {
     if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0)
       return; /* open takes the lowest, which is fd */
   }
+}
+
+enum { STACK_LEAST = 512 /* KiB; MPI needs more than 128, niti 96 (docs/reliability.md) */ };
+
+int stack_check(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= (rlim_t)STACK_LEAST << 10) return -1;
+  return fail_with(EXIT_FAILED, "the limit on the stack is %llu KiB (expected at least %d: ulimit -s 8192 is usual)",
+                   (unsigned long long)(limit.rlim_cur >> 10), STACK_LEAST);
 }
 
 /* ---- a mapped file that has become shorter ---- */
@@ -131,11 +141,12 @@ static void handle(int number, void (*handler)(int)) {
   if (sigaction(number, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(number, &action, NULL);
 }
 
+void signals_watch(void) { handle(SIGUSR1, on_save); }
+
 void signals_catch(void) {
   handle(SIGINT, on_stop);
   handle(SIGTERM, on_stop);
   handle(SIGHUP, on_stop);
-  handle(SIGUSR1, on_save);
   handle(SIGALRM, on_alarm);
   handle(SIGPIPE, SIG_IGN); /* writing fails instead, and says so */
 }

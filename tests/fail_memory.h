@@ -2,6 +2,7 @@
 #ifndef NITI_TESTS_FAIL_MEMORY_H
 #define NITI_TESTS_FAIL_MEMORY_H
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -33,7 +34,11 @@ void *__libc_realloc(void *, size_t);
 
 #define EXPORTED __attribute__((visibility("default"))) /* libraries must find them */
 
-static bool refuse(void) { return left >= 0 && left-- == 0; }
+static bool refuse(void) {
+  const bool refused = left >= 0 && left-- == 0;
+  if (refused) errno = ENOMEM;
+  return refused;
+}
 
 EXPORTED void *malloc(size_t bytes) { return refuse() ? NULL : __libc_malloc(bytes); }
 EXPORTED void *calloc(size_t count, size_t bytes) { return refuse() ? NULL : __libc_calloc(count, bytes); }

@@ -93,6 +93,22 @@ static void packed_files_that_cannot_be_read(void **state) {
   niti_packed_close(NULL);
 }
 
+/* As tapes pad files with them; a file system keeps terabytes of them in no room. */
+static void packed_files_with_padding(void **state) {
+  (void)state;
+  static const long long padding[] = {1 << 20, (1 << 20) + 1, 1LL << 40};
+  put_packed("", 0);
+  size_t size;
+  free(get_file(path, &size));
+  for (int i = 0; i < 3; ++i) {
+    if (truncate(path, (off_t)size + padding[i]) != 0 && errno == EFBIG) break; /* not on this file system */
+    if (i == 0)
+      assert_int_equal(unpack(path), NITI_OK);
+    else
+      refused(unpack(path), NITI_ERROR_FORMAT, path, "expected the end of the file, after its gzip data");
+  }
+}
+
 static void plain_files(void **state) {
   (void)state;
   NitiPacked *packed;
@@ -215,6 +231,7 @@ static void tuning_files(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(packed_files_that_cannot_be_read, make_file, remove_file),
+      cmocka_unit_test_setup_teardown(packed_files_with_padding, make_file, remove_file),
       cmocka_unit_test_setup_teardown(plain_files, make_file, remove_file),
       cmocka_unit_test_setup_teardown(tuning_files, make_file, remove_file),
   };

@@ -4,6 +4,7 @@
 #include "io/events.h"
 #include "io/log.h"
 #include "io_test.h"
+#include "train/report.h"
 
 /* ---- events.h ----------------------------------------------------------------------------------------------------- */
 
@@ -359,6 +360,34 @@ static void test_log_full_disk(void **state) {
   }
 }
 
+/* ---- report.h ----------------------------------------------------------------------------------------------------- */
+
+/* 2^31-1 images, the most that a score counts, times 65536 are no 64 bits in millionths. */
+static void test_mean_of_very_many_images(void **state) {
+  (void)state;
+  static const char tag[] = "loss/train_steps\x15"; /* and a float */
+  const NitiStepRow row = {.step = 1, .since = {.loss = (int64_t)1 << 42, .images = INT32_MAX}};
+  NitiRecipe *recipe = NULL;
+  NitiReport *report;
+  check_ok(niti_recipe_parse(&recipe, "name: t\nmodel: lenet5\ndata: {kind: idx}\nepochs: 1\nupdate: {kind: niti, mu: 3}\n",
+                             "t.yaml", NULL, 0, NULL));
+  check_ok(niti_recipe_place(recipe, 1, 1));
+  check_ok(niti_report_open(&report, folder, recipe, -1, -1, false));
+  check_ok(niti_report_step(report, &row, NULL));
+  check_ok(niti_report_close(report, false));
+  niti_recipe_close(recipe);
+  char path[600];
+  size_t size;
+  event_path(path, 0);
+  char *bytes = get_file(path, &size), *at_tag = find_bytes(bytes, size, tag);
+  assert_non_null(at_tag);
+  const uint32_t word = (uint32_t)little(at_tag + sizeof tag - 1, 4);
+  float mean;
+  memcpy(&mean, &word, sizeof mean);
+  assert_float_equal(mean, 0.693147181f / 32, 2e-6f);
+  free(bytes);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_crc32c, make_folder, remove_folder),
@@ -374,6 +403,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_sets_aside_again, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_locked, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_full_disk, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_mean_of_very_many_images, make_folder, remove_folder),
   };
   return cmocka_run_group_tests_name("io_logs", tests, NULL, NULL);
 }

@@ -176,6 +176,21 @@ static void replace_lock(void) {
 }
 
 /* Between the look into the folder and the lock. */
+/* They may lead to another's folder; where they do, nothing is made there. */
+static void test_links(void **state) {
+  (void)state;
+  static const char *const names[] = {".lock", ".lock.owner"};
+  for (int i = 0; i < 2; ++i) {
+    NitiLock *lock;
+    flock_error = i == 0 ? 0 : ENOLCK;
+    assert_int_equal(symlink(i == 0 ? "elsewhere" : ".", at(names[i])), 0);
+    check_fails(niti_lock_open(&lock, folder), NITI_ERROR_FILE, at(names[i]), "a symbolic link");
+    assert_int_not_equal(access(at("elsewhere"), F_OK), 0);
+    assert_int_equal(unlink(at(names[i])), 0);
+    assert_int_equal(count_files(), i); /* the second: .lock */
+  }
+}
+
 static void test_another_run_comes_between(void **state) {
   (void)state;
   static const int errors[] = {0, ENOLCK};
@@ -243,6 +258,7 @@ int main(void) {
                                      TEST(test_without_flock),
                                      TEST(test_left_behind),
                                      TEST(test_numbers_come_again),
+                                     TEST(test_links),
                                      TEST(test_another_run_comes_between),
                                      TEST(test_a_lock_that_is_removed),
                                      TEST(test_a_folder_with_a_lock),

@@ -175,8 +175,10 @@ static NitiStatus begin(json_t **out, const char *path) {
 
 /* The file as it is, or an empty one where there is none that can be read. */
 static NitiStatus read_or_begin(json_t **out, const char *path) {
+  bool there;
   *out = NULL;
-  if (niti_path_is_file(path) && read_file(out, path) == NITI_ERROR_MEMORY) return NITI_ERROR_MEMORY;
+  NITI_TRY(niti_path_is_file(&there, path));
+  if (there && read_file(out, path) == NITI_ERROR_MEMORY) return NITI_ERROR_MEMORY;
   return *out ? NITI_OK : begin(out, path);
 }
 

@@ -14,25 +14,27 @@ static void spell_name(char name[NAME_BYTES], int split, char part, const char *
   (void)snprintf(name, NAME_BYTES, "%s_%c%s", splits[split], part, end);
 }
 
-static bool has_split(const char *path, int split, const char *end) {
+static NitiStatus has_split(bool *has, const char *path, int split, const char *end) {
   char x[NAME_BYTES], y[NAME_BYTES];
   spell_name(x, split, 'x', end);
   spell_name(y, split, 'y', end);
-  return niti_path_has_file(path, x) || niti_path_has_file(path, y);
+  NITI_TRY(niti_path_has_file(has, path, x));
+  return *has ? NITI_OK : niti_path_has_file(has, path, y);
 }
 
-static bool probe(const char *path, const char *end) {
-  for (int split = 0; split < NITI_SPLITS; ++split) {
-    if (has_split(path, split, end)) return true;
-  }
-  return false;
+static NitiStatus probe(bool *found, const char *path, const char *end) {
+  *found = false;
+  for (int split = 0; split < NITI_SPLITS && !*found; ++split) NITI_TRY(has_split(found, path, split, end));
+  return NITI_OK;
 }
 
 static NitiStatus read_array(NitiArray *array, NitiDataSplit *split, int which, char part, const char *end) {
   char name[NAME_BYTES], *path = NULL;
+  bool there;
   spell_name(name, which, part, end);
   *array = (NitiArray){0};
-  if (!niti_path_has_file(split->dir, name)) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
+  NITI_TRY(niti_path_has_file(&there, split->dir, name));
+  if (!there) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
   NITI_TRY(niti_split_add_file(split, name));
   NITI_TRY(niti_path_join(&path, split->dir, name));
   const NitiStatus status = strcmp(end, ".csv") == 0 ? niti_csv_read(array, path, part == 'y') : niti_npy_read(array, path);
@@ -167,7 +169,8 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
 
 static NitiStatus open_arrays(NitiDataset *dataset, const char *path, const char *end) {
   for (int split = 0; split < NITI_SPLITS; ++split) {
-    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && has_split(path, split, end);
+    bool wanted = niti_takes_split(dataset, (NitiSplit)split);
+    if (wanted) NITI_TRY(has_split(&wanted, path, split, end));
     if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, split, path, end));
     NITI_TRY(niti_dataset_watch(dataset, "reading arrays", split, NITI_SPLITS));
   }
@@ -176,8 +179,8 @@ static NitiStatus open_arrays(NitiDataset *dataset, const char *path, const char
   return niti_names_read(&dataset->names, path, "classes.txt", dataset->classes);
 }
 
-static bool probe_npy(const char *path) { return probe(path, ".npy"); }
-static bool probe_csv(const char *path) { return probe(path, ".csv"); }
+static NitiStatus probe_npy(bool *found, const char *path) { return probe(found, path, ".npy"); }
+static NitiStatus probe_csv(bool *found, const char *path) { return probe(found, path, ".csv"); }
 static NitiStatus open_npy(NitiDataset *dataset, const char *path) { return open_arrays(dataset, path, ".npy"); }
 static NitiStatus open_csv(NitiDataset *dataset, const char *path) { return open_arrays(dataset, path, ".csv"); }
 

@@ -33,15 +33,15 @@ static const Layout cifar100 = {
 };
 
 /* Whether any file of a split is there. */
-static bool probe_split(const char *path, const Layout *layout, int split) {
-  for (const char *const *name = layout->files[split]; *name; ++name) {
-    if (niti_path_has_file(path, *name)) return true;
-  }
-  return false;
+static NitiStatus probe_split(bool *found, const char *path, const Layout *layout, int split) {
+  *found = false;
+  for (const char *const *name = layout->files[split]; *name && !*found; ++name) NITI_TRY(niti_path_has_file(found, path, *name));
+  return NITI_OK;
 }
 
-static bool probe_layout(const char *path, const Layout *layout) {
-  return probe_split(path, layout, NITI_TRAIN) || probe_split(path, layout, NITI_TEST);
+static NitiStatus probe_layout(bool *found, const char *path, const Layout *layout) {
+  NITI_TRY(probe_split(found, path, layout, NITI_TRAIN));
+  return *found ? NITI_OK : probe_split(found, path, layout, NITI_TEST);
 }
 
 /* Finds the number of records of a split's files and lists them. */
@@ -161,15 +161,16 @@ static NitiStatus open_layout(NitiDataset *dataset, const char *path, const Layo
   dataset->shape = (NitiShape){.n = 1, .h = SIDE, .w = SIDE, .c = 3};
   dataset->classes = layout->label_max[layout->label_bytes - 1] + 1;
   for (int split = NITI_TRAIN; split <= NITI_TEST; ++split) {
-    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && probe_split(path, layout, split);
+    bool wanted = niti_takes_split(dataset, (NitiSplit)split);
+    if (wanted) NITI_TRY(probe_split(&wanted, path, layout, split));
     if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, (NitiSplit)split, path, layout));
   }
   NITI_TRY(niti_names_read(&dataset->names, path, layout->names_file, dataset->classes));
   return dataset->names ? NITI_OK : niti_names_read(&dataset->names, path, "classes.txt", dataset->classes);
 }
 
-static bool probe_cifar10(const char *path) { return probe_layout(path, &cifar10); }
-static bool probe_cifar100(const char *path) { return probe_layout(path, &cifar100); }
+static NitiStatus probe_cifar10(bool *found, const char *path) { return probe_layout(found, path, &cifar10); }
+static NitiStatus probe_cifar100(bool *found, const char *path) { return probe_layout(found, path, &cifar100); }
 
 static NitiStatus open_cifar10(NitiDataset *dataset, const char *path) { return open_layout(dataset, path, &cifar10); }
 

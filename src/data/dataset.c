@@ -88,28 +88,36 @@ typedef struct Match {
   const char *where;
 } Match;
 
-static int find_matches(Match *matches, const char *path, NitiDataKind kind) {
-  int count = 0;
-  for (int i = 0; i < FORMATS; ++i) {
-    if ((kind == NITI_DATA_AUTO || kind == formats[i]->kind) && formats[i]->probe(path))
-      matches[count++] = (Match){.format = formats[i]};
-  }
-  if (count > 0) return count;
+static NitiStatus probe_subfolder(bool *found, const NitiDataFormat *format, const char *path, const char *where) {
+  char *folder = NULL;
+  NITI_TRY(niti_path_join(&folder, path, where));
+  const NitiStatus status = format->probe(found, folder);
+  free(folder);
+  return status;
+}
+
+static NitiStatus find_matches(Match *matches, int *count, const char *path, NitiDataKind kind) {
+  bool found;
+  *count = 0;
   for (int i = 0; i < FORMATS; ++i) {
     if (kind != NITI_DATA_AUTO && kind != formats[i]->kind) continue;
+    NITI_TRY(formats[i]->probe(&found, path));
+    if (found) matches[(*count)++] = (Match){.format = formats[i]};
+  }
+  for (int i = 0, all = *count == 0 ? FORMATS : 0; i < all; ++i) {
+    if (kind != NITI_DATA_AUTO && kind != formats[i]->kind) continue;
     for (const char *const *where = formats[i]->subfolders; *where; ++where) {
-      char *folder = NULL;
-      if (niti_path_join(&folder, path, *where) == NITI_OK && formats[i]->probe(folder))
-        matches[count++] = (Match){.format = formats[i], .where = *where};
-      free(folder);
+      NITI_TRY(probe_subfolder(&found, formats[i], path, *where));
+      if (found) matches[(*count)++] = (Match){.format = formats[i], .where = *where};
     }
   }
-  return count;
+  return NITI_OK;
 }
 
 const char *niti_data_probe(const char *path) {
   for (int i = 0; i < FORMATS; ++i) {
-    if (formats[i]->probe(path)) return formats[i]->name;
+    bool found;
+    if (formats[i]->probe(&found, path) == NITI_OK && found) return formats[i]->name;
   }
   return NULL;
 }
@@ -131,7 +139,8 @@ static NitiStatus choose_match(Match *out, const char *path, NitiDataKind kind) 
   Match matches[FORMATS * (1 + SUBFOLDERS)];
   char text[600] = "";
   size_t used = 0;
-  const int count = find_matches(matches, path, kind);
+  int count;
+  NITI_TRY(find_matches(matches, &count, path, kind));
   if (count == 1) {
     *out = matches[0];
     return NITI_OK;
@@ -254,7 +263,9 @@ const char *niti_dataset_default(void) {
   static const char *const debian = "/usr/share/datasets/fashion-mnist";
   const char *named = niti_environment_get("NITI_DATA");
   if (named) return named;
-  return niti_path_is_dir(debian) ? debian : NULL;
+  bool there;
+  const NitiStatus status = niti_path_is_dir(&there, debian);
+  return there || status != NITI_OK ? debian : NULL; /* opening it says why */
 }
 
 /* ---- what it holds ---- */

@@ -20,7 +20,7 @@ typedef struct NitiSums {
   uint64_t squares;
 } NitiSums;
 
-/* What a file was like when it was opened. All zero: it could not be asked about. */
+/* What a file was like when it was opened. All zero: there was none, or it could not be asked about. */
 typedef struct NitiFileFacts {
   dev_t device;
   ino_t inode;
@@ -54,7 +54,7 @@ typedef struct NitiDataFormat {
   const char *name;
   const char *looked_for;    /* what probe looks for, human-readable */
   const char *subfolders[8]; /* usual names of such a folder inside a parent; ends with NULL */
-  bool (*probe)(const char *path);
+  NitiStatus (*probe)(bool *found, const char *path);
   /* Fills shape, classes, names and the request's splits, as far as they are there, of a data set that has its options and
    * request; niti_dataset_close releases what a failure leaves. */
   NitiStatus (*open)(NitiDataset *dataset, const char *path);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/format.h"
+#include "data/image.h"
 #include "data/packed.h"
 #include "platform/file.h"
 #include "platform/system.h"
@@ -13,11 +14,14 @@ enum { SETTLED = 2 /* seconds: more than the steps in which file systems count t
 
 /* ---- facts ---- */
 
-/* All zero: it cannot be asked about. */
-static NitiFileFacts facts_of(const char *path) {
+/* All zero: there is none. */
+static NitiStatus find_facts(NitiFileFacts *out, const char *path) {
   struct stat facts;
-  if (niti_system.stat(path, &facts) != 0) return (NitiFileFacts){0};
-  return (NitiFileFacts){facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtim, facts.st_ctim};
+  *out = (NitiFileFacts){0};
+  if (niti_system.stat(path, &facts) != 0)
+    return niti_path_is_missing(errno) ? NITI_OK : niti_fail_errno(path, "inspect the file");
+  *out = (NitiFileFacts){facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtim, facts.st_ctim};
+  return NITI_OK;
 }
 
 static bool is_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
@@ -33,9 +37,9 @@ NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name) {
   if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for its files", split->dir);
   split->facts = grown;
   NITI_TRY(niti_path_join(&path, split->dir, name));
-  grown[split->files.count] = facts_of(path);
+  const NitiStatus status = find_facts(&grown[split->files.count], path);
   free(path);
-  return niti_paths_add(&split->files, name, split->dir);
+  return status == NITI_OK ? niti_paths_add(&split->files, name, split->dir) : status;
 }
 
 /* ---- the hash of the content ---- */
@@ -61,19 +65,29 @@ static NitiStatus hash_bytes(Hashing *hashing, NitiPacked *file) {
   }
 }
 
+/* Before it is read: what cannot be an image may be a hole of terabytes, or unpack to as much. */
+static NitiStatus check_image_file(const NitiPacked *file, const char *path) {
+  if (niti_packed_size(file) > NITI_IMAGE_BYTES_MAX)
+    return niti_fail(NITI_ERROR_FILE, "%s: too long, expected at most %d bytes", path, NITI_IMAGE_BYTES_MAX);
+  return niti_packed_is(file) ? niti_fail(NITI_ERROR_FILE, "%s: gzip data (expected an image)", path) : NITI_OK;
+}
+
 /* Of the content, whether gzip holds it or not. */
 static NitiStatus hash_file(Hashing *hashing, const char *path) {
   NitiPacked *file = NULL;
   NITI_TRY(niti_packed_open(&file, path));
-  const NitiStatus status = hash_bytes(hashing, file);
+  NitiStatus status = niti_dataset_is_folder(hashing->dataset) ? check_image_file(file, path) : NITI_OK;
+  if (status == NITI_OK) status = hash_bytes(hashing, file);
   niti_packed_close(file);
   return status;
 }
 
 /* The file must be the one that was opened: labels are from then. */
 static NitiStatus check_same(const NitiDataSplit *split, size_t file, const char *path) {
-  const NitiFileFacts facts = facts_of(path);
-  if (!split->facts || are_same(&split->facts[file], &facts)) return NITI_OK;
+  NitiFileFacts facts;
+  if (!split->facts) return NITI_OK;
+  NITI_TRY(find_facts(&facts, path));
+  if (are_same(&split->facts[file], &facts)) return NITI_OK;
   return niti_fail(NITI_ERROR_FILE, "%s: the file was changed after it was opened (expected the same until it is hashed)", path);
 }
 
@@ -83,11 +97,10 @@ NitiStatus niti_dataset_check_maps(const NitiDataset *dataset) {
     char *path = NULL;
     if (split->mapped == 0 || !split->values || split->shared) continue;
     NITI_TRY(niti_path_join(&path, split->dir, split->files.path[0]));
-    const NitiFileFacts facts = facts_of(path);
-    const bool same = are_same(&split->facts[0], &facts);
-    const NitiStatus status =
-        same ? NITI_OK
-             : niti_fail(NITI_ERROR_FILE, "%s: the file was changed while in use (expected the same until the end)", path);
+    NitiFileFacts facts;
+    NitiStatus status = find_facts(&facts, path);
+    if (status == NITI_OK && !are_same(&split->facts[0], &facts))
+      status = niti_fail(NITI_ERROR_FILE, "%s: the file was changed while in use (expected the same until the end)", path);
     free(path);
     NITI_TRY(status);
   }
@@ -148,7 +161,8 @@ static bool add_file(SHA256_CTX *sha, const NitiDataset *dataset, const NitiFile
 
 /* Adds the folder itself, since its many files are read on the way. */
 static bool add_folder(SHA256_CTX *sha, const char *dir) {
-  const NitiFileFacts facts = facts_of(dir);
+  NitiFileFacts facts;
+  (void)find_facts(&facts, dir);
   SHA256_Update(sha, (const uint8_t *)&facts.device, sizeof facts.device);
   SHA256_Update(sha, (const uint8_t *)&facts.inode, sizeof facts.inode);
   return facts.inode != 0;

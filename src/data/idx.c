@@ -26,34 +26,34 @@ static void spell_name(char name[NAME_BYTES], const char *family, int split, int
   (void)stpcpy(stpcpy(end, kinds[part][which >> 1 & 1]), which & 1 ? ".gz" : "");
 }
 
-/* The first spelling that is there; false: none, and name is the usual one. */
-static bool find_name(char name[NAME_BYTES], const char *dir, const char *family, int split, int part) {
+/* The first spelling that is there; *found false: none, and name is the usual one. */
+static NitiStatus find_name(bool *found, char name[NAME_BYTES], const char *dir, const char *family, int split, int part) {
   for (int which = 0; which < SPELLINGS; ++which) {
     spell_name(name, family, split, part, which);
-    if (niti_path_has_file(dir, name)) return true;
+    NITI_TRY(niti_path_has_file(found, dir, name));
+    if (*found) return NITI_OK;
   }
   spell_name(name, family, split, part, *family ? SPELLINGS / 2 : 0);
-  return false;
+  return NITI_OK;
 }
 
 /* Whether any file of a split is there. */
-static bool has_split(const char *dir, const char *family, int split) {
+static NitiStatus has_split(bool *has, const char *dir, const char *family, int split) {
   char name[NAME_BYTES];
-  return find_name(name, dir, family, split, 0) || find_name(name, dir, family, split, 1);
+  NITI_TRY(find_name(has, name, dir, family, split, 0));
+  return *has ? NITI_OK : find_name(has, name, dir, family, split, 1);
 }
 
-static bool has_family(const char *dir, const char *family) {
-  for (int split = 0; split < NITI_SPLITS; ++split) {
-    if (has_split(dir, family, split)) return true;
-  }
-  return false;
+static NitiStatus has_family(bool *has, const char *dir, const char *family) {
+  *has = false;
+  for (int split = 0; split < NITI_SPLITS && !*has; ++split) NITI_TRY(has_split(has, dir, family, split));
+  return NITI_OK;
 }
 
-static bool probe(const char *path) {
-  for (int i = 0; i < FAMILIES; ++i) {
-    if (has_family(path, families[i])) return true;
-  }
-  return false;
+static NitiStatus probe(bool *found, const char *path) {
+  *found = false;
+  for (int i = 0; i < FAMILIES && !*found; ++i) NITI_TRY(has_family(found, path, families[i]));
+  return NITI_OK;
 }
 
 typedef struct Reader {
@@ -156,9 +156,10 @@ static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
                             SHA256_CTX *sha) {
   NitiDataSplit *split = &dataset->split[which];
   char name[NAME_BYTES];
+  bool there;
   *out = NULL;
-  if (!find_name(name, split->dir, family, which, part))
-    return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
+  NITI_TRY(find_name(&there, name, split->dir, family, which, part));
+  if (!there) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
   NITI_TRY(niti_split_add_file(split, name));
   char *path = NULL;
   NITI_TRY(niti_path_join(&path, split->dir, name));
@@ -265,7 +266,9 @@ static NitiStatus name_classes(NitiDataset *dataset, const char *path, bool fash
 static NitiStatus find_family(const char **family, const char *path) {
   *family = NULL;
   for (int i = 0; i < FAMILIES; ++i) {
-    if (!has_family(path, families[i])) continue;
+    bool has;
+    NITI_TRY(has_family(&has, path, families[i]));
+    if (!has) continue;
     if (*family)
       return niti_fail(NITI_ERROR_FORMAT,
                        "%s: holds both %strain-images-idx3-ubyte and %strain-images-idx3-ubyte, or parts of "
@@ -281,7 +284,8 @@ static NitiStatus open_idx(NitiDataset *dataset, const char *path) {
   const char *family;
   NITI_TRY(find_family(&family, path));
   for (int split = 0; split < NITI_SPLITS; ++split) {
-    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && has_split(path, family, split);
+    bool wanted = niti_takes_split(dataset, (NitiSplit)split);
+    if (wanted) NITI_TRY(has_split(&wanted, path, family, split));
     if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, split, path, family, &fashion));
   }
   if (dataset->classes < dataset->request.classes && !dataset->split[NITI_TRAIN].count)

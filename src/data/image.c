@@ -18,7 +18,6 @@
 
 enum {
   PIXELS_MAX = 1 << 26,
-  FILE_BYTES_MAX = 1 << 30,
   JPEG_EXIF = JPEG_APP0 + 1,
   DEFLATE_RATIO_MAX = 1040, /* bytes that one packed byte can stand for */
   JPEG_PIXELS_MAX = 1024,   /* pixels that one byte can stand for: a bit per block of 8x8 pixels, twice over */
@@ -368,7 +367,7 @@ NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
   char *bytes = NULL;
   size_t size = 0;
   memset(out, 0, sizeof *out);
-  NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
+  NITI_TRY(niti_file_read(&bytes, &size, path, NITI_IMAGE_BYTES_MAX));
   const NitiStatus status = niti_image_decode(out, (const uint8_t *)bytes, size, path, channels);
   free(bytes);
   return status;
@@ -377,7 +376,7 @@ NitiStatus niti_image_load(NitiImage *out, const char *path, int32_t channels) {
 NitiStatus niti_image_glance_at(const char *path) {
   char *bytes = NULL;
   size_t size = 0;
-  NITI_TRY(niti_file_read(&bytes, &size, path, FILE_BYTES_MAX));
+  NITI_TRY(niti_file_read(&bytes, &size, path, NITI_IMAGE_BYTES_MAX));
   const NitiStatus status = niti_image_glance((const uint8_t *)bytes, size, path);
   free(bytes);
   return status;

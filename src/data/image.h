@@ -10,6 +10,8 @@ typedef struct NitiImage {
   uint8_t *pixels; /* [h][w][c]; freed by the caller */
 } NitiImage;
 
+enum { NITI_IMAGE_BYTES_MAX = 1 << 30 /* of a file */ };
+
 /* Which window of the fitted and padded image: the middle one, or chosen by two random words; or a rectangle of the image itself,
  * chosen by four. */
 typedef struct NitiWindow {

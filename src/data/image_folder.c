@@ -8,7 +8,9 @@
 #include "data/format.h"
 #include "data/image.h"
 #include "data/scan.h"
+#include "platform/file.h"
 #include "platform/folder.h"
+#include "platform/system.h"
 
 /* What a split's folder may be called, in letters of either case; the first is the usual one. */
 static const char *const split_names[NITI_SPLITS][4] = {
@@ -32,22 +34,25 @@ static NitiStatus take_split(void *context, const char *name, bool folder) {
   return NITI_OK;
 }
 
-/* The names of each split's folder in `path`; a folder that cannot be read has none. */
+/* The names of each split's folder in `path`; what is no folder, or none that may be read, has none. */
 static NitiStatus find_splits(NitiPaths found[NITI_SPLITS], const char *path) {
-  const NitiStatus status = niti_folder_walk(path, take_split, found);
-  return status == NITI_ERROR_FILE ? NITI_OK : status;
+  bool folder;
+  NITI_TRY(niti_path_is_dir(&folder, path));
+  if (!folder) return NITI_OK;
+  if (niti_system.access(path, R_OK) == 0) return niti_folder_walk(path, take_split, found);
+  return errno == EACCES ? NITI_OK : niti_fail_errno(path, "look into the folder");
 }
 
 static void close_splits(NitiPaths found[NITI_SPLITS]) {
   for (int split = 0; split < NITI_SPLITS; ++split) niti_paths_close(&found[split]);
 }
 
-static bool probe(const char *path) {
+static NitiStatus probe(bool *any, const char *path) {
   NitiPaths found[NITI_SPLITS] = {{0}};
-  (void)find_splits(found, path);
-  const bool any = found[NITI_TRAIN].count + found[NITI_TEST].count + found[NITI_VALIDATION].count > 0;
+  const NitiStatus status = find_splits(found, path);
+  *any = found[NITI_TRAIN].count + found[NITI_TEST].count + found[NITI_VALIDATION].count > 0;
   close_splits(found);
-  return any;
+  return status;
 }
 
 /* ---- classes ---- */

@@ -242,18 +242,25 @@ static NitiStatus compare_vectors(NitiDifference *d, const char *a, const char *
 
 static void epoch_name(char name[40], int32_t epoch) { (void)snprintf(name, 40, "epoch-%04" PRId32 ".safetensors", epoch); }
 
+static NitiStatus both_have(bool *both, const char *a, const char *b, const char *name) {
+  NITI_TRY(niti_path_has_file(both, a, name));
+  return *both ? niti_path_has_file(both, b, name) : NITI_OK;
+}
+
 /* The epochs whose checkpoints both runs kept, ascending; epochs NULL: only counts. */
-static int32_t kept_epochs(int32_t *epochs, const char *a, const char *b) {
+static NitiStatus kept_epochs(int32_t *out, int32_t *epochs, const char *a, const char *b) {
   int32_t count = 0, missing = 0;
   for (int32_t epoch = 1; epoch < EPOCHS_MAX && missing < 1000; ++epoch) {
     char name[40];
     epoch_name(name, epoch);
-    const bool both = niti_path_has_file(a, name) && niti_path_has_file(b, name);
+    bool both;
+    NITI_TRY(both_have(&both, a, b, name));
     missing = both ? 0 : missing + 1;
-    if (both && epochs) epochs[count] = epoch;
+    if (both && epochs && count < *out) epochs[count] = epoch;
     count += both;
   }
-  return count;
+  if (!epochs) *out = count;
+  return NITI_OK;
 }
 
 static NitiStatus load_from(NitiCheckpoint **out, const char *folder, const char *name) {
@@ -324,10 +331,11 @@ static NitiStatus compare_checkpoints(NitiDifference *d, const char *a, const ch
 /* Once two runs differ they go on differing: the first such epoch is found in log2 of their number. */
 static NitiStatus compare_runs(NitiDifference *d, const char *a, const char *b) {
   char name[40];
-  const int32_t count = kept_epochs(NULL, a, b);
+  int32_t count = 0;
+  NITI_TRY(kept_epochs(&count, NULL, a, b));
   int32_t *epochs = malloc(((size_t)count + 1) * sizeof *epochs), low = 0, high = count;
   NitiStatus status = epochs ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for %d epochs", count);
-  if (epochs) (void)kept_epochs(epochs, a, b);
+  if (status == NITI_OK) status = kept_epochs(&count, epochs, a, b);
   while (status == NITI_OK && low < high) {
     NitiDifference there = {.differs = false};
     const int32_t middle = low + (high - low) / 2;
@@ -345,9 +353,11 @@ static NitiStatus compare_runs(NitiDifference *d, const char *a, const char *b) 
 }
 
 static NitiStatus compare(NitiDifference *out, const char *a, const char *b) {
-  const bool vectors = niti_path_has_file(a, "index.json"), other = niti_path_has_file(b, "index.json");
-  if (vectors && other) return compare_vectors(out, a, b);
-  if (niti_path_has_file(a, "last.safetensors") && niti_path_has_file(b, "last.safetensors")) return compare_runs(out, a, b);
+  bool vectors, runs;
+  NITI_TRY(both_have(&vectors, a, b, "index.json"));
+  if (vectors) return compare_vectors(out, a, b);
+  NITI_TRY(both_have(&runs, a, b, "last.safetensors"));
+  if (runs) return compare_runs(out, a, b);
   return niti_fail(NITI_ERROR_FILE, "%s, %s: expected two folders of vectors (index.json) or two runs (last.safetensors)", a, b);
 }
 

@@ -48,22 +48,29 @@ static NitiStatus take_leftover(void *context, const char *name, bool folder) {
 NitiStatus niti_export_check_folder(const char *out, const char *name) {
   char mark[NITI_EXPORT_NAME_MAX + 16];
   Looking looking = {out, name, out};
+  bool marked;
   (void)snprintf(mark, sizeof mark, "%s.safetensors", name);
-  if (niti_path_has_file(out, mark) || (niti_system.access(out, F_OK) != 0 && errno == ENOENT)) return NITI_OK;
+  NITI_TRY(niti_path_has_file(&marked, out, mark));
+  if (marked) return NITI_OK;
+  if (niti_system.access(out, F_OK) != 0) return errno == ENOENT ? NITI_OK : niti_fail_errno(out, "look into the folder");
   return niti_folder_walk(out, take_leftover, &looking);
 }
 
 /* ---- folders inside it ---- */
 
-static bool is_link(const char *path) {
+static NitiStatus find_link(bool *is, const char *path) {
   struct stat facts;
-  return niti_system.lstat(path, &facts) == 0 && S_ISLNK(facts.st_mode);
+  const bool there = niti_system.lstat(path, &facts) == 0;
+  *is = there && S_ISLNK(facts.st_mode);
+  return there || errno == ENOENT || errno == ENOTDIR ? NITI_OK : niti_fail_errno(path, "find out what it is");
 }
 
 static NitiStatus make_folder(const char *path) {
   if (niti_system.mkdir(path, 0777) == 0) return NITI_OK;
   if (errno != EEXIST) return niti_fail_errno(path, "make the folder");
-  if (is_link(path)) return niti_fail(NITI_ERROR_FILE, "%s: a link, which may lead elsewhere (expected a folder)", path);
+  bool link;
+  NITI_TRY(find_link(&link, path));
+  if (link) return niti_fail(NITI_ERROR_FILE, "%s: a link, which may lead elsewhere (expected a folder)", path);
   return NITI_OK;
 }
 
@@ -123,7 +130,9 @@ static NitiStatus write_list(const char *path, const char *before, const NitiExp
 
 /* The earlier export's list, or "". */
 static NitiStatus read_list(char **text, const char *path) {
-  if (niti_path_is_file(path)) return niti_file_read(text, NULL, path, LIST_MAX);
+  bool there;
+  NITI_TRY(niti_path_is_file(&there, path));
+  if (there) return niti_file_read(text, NULL, path, LIST_MAX);
   *text = calloc(1, 1);
   return *text ? NITI_OK : out_of_memory(path);
 }
@@ -147,33 +156,40 @@ static bool is_plain(const char *path) {
 }
 
 /* Whether the file, or a folder between `from` and it, is a link, which may lead elsewhere. */
-static bool is_by_link(char *path, size_t from) {
-  bool found = is_link(path);
-  for (char *slash = strchr(path + from, '/'); slash && !found; slash = strchr(slash + 1, '/')) {
+static NitiStatus find_link_to(bool *found, char *path, size_t from) {
+  NitiStatus status = find_link(found, path);
+  for (char *slash = strchr(path + from, '/'); slash && !*found && status == NITI_OK; slash = strchr(slash + 1, '/')) {
     *slash = 0;
-    found = is_link(path);
+    status = find_link(found, path);
     *slash = '/';
   }
-  return found;
+  return status;
 }
 
-/* The digest of a file that is there; false: none is. */
-static bool find_digest(char digest[SHA256_DIGEST_STRING_LENGTH], const char *path) {
+/* The digest of a file that is there; "": none is, or none that an export can have written. */
+static NitiStatus find_digest(char digest[SHA256_DIGEST_STRING_LENGTH], const char *path) {
   char *data = NULL;
   size_t size;
-  if (!niti_path_is_file(path) || niti_file_read(&data, &size, path, FILE_MAX) != NITI_OK) return false;
+  bool there;
+  digest[0] = 0;
+  NITI_TRY(niti_path_is_file(&there, path));
+  if (!there) return NITI_OK;
+  const NitiStatus status = niti_file_read(&data, &size, path, FILE_MAX);
+  if (status != NITI_OK) return status == NITI_ERROR_FORMAT ? NITI_OK : status; /* too long */
   (void)SHA256Data((const uint8_t *)data, size, digest);
   free(data);
-  return true;
+  return NITI_OK;
 }
 
 /* What was changed since an earlier export wrote it, or what no export wrote, is not overwritten. */
 static NitiStatus check_file(const char *path, const NitiExportFile *file, const char *list) {
   char found[SHA256_DIGEST_STRING_LENGTH], own[SHA256_DIGEST_STRING_LENGTH];
-  if (!niti_path_is_file(path)) return NITI_OK;
+  bool there;
+  NITI_TRY(niti_path_is_file(&there, path));
+  if (!there) return NITI_OK;
   (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), own);
-  if (find_digest(found, path) && (strcmp(found, own) == 0 || is_listed(list, NULL, file->path, strlen(file->path), found)))
-    return NITI_OK;
+  NITI_TRY(find_digest(found, path));
+  if (found[0] && (strcmp(found, own) == 0 || is_listed(list, NULL, file->path, strlen(file->path), found))) return NITI_OK;
   return niti_fail(
       NITI_ERROR_FILE,
       "%s: the export would overwrite it, but it is not as an earlier export wrote it (expected another --out, or the "
@@ -183,10 +199,12 @@ static NitiStatus check_file(const char *path, const NitiExportFile *file, const
 
 /* Where it is as it was written. */
 static NitiStatus remove_file(const char *out, const char *file, const char *list) {
-  char *path, digest[SHA256_DIGEST_STRING_LENGTH];
-  NitiStatus status = NITI_OK;
+  char *path, digest[SHA256_DIGEST_STRING_LENGTH] = "";
+  bool link;
   NITI_TRY(niti_path_join(&path, out, file));
-  if (!is_by_link(path, strlen(out) + 1) && find_digest(digest, path) && is_listed(list, NULL, file, strlen(file), digest)) {
+  NitiStatus status = find_link_to(&link, path, strlen(out) + 1);
+  if (status == NITI_OK && !link) status = find_digest(digest, path);
+  if (status == NITI_OK && digest[0] && is_listed(list, NULL, file, strlen(file), digest)) {
     if (niti_system.unlink(path) != 0)
       status = niti_fail_errno(path, "remove the file of an earlier export");
     else

@@ -160,9 +160,12 @@ static NitiStatus import(NitiExport *e, NitiCheckpoint *checkpoint, const char *
 
 NitiStatus niti_import_check_out(const char *out, const char *network, const char *source) {
   if (!out) return NITI_OK;
-  if (niti_path_same(out, network))
+  bool same;
+  NITI_TRY(niti_path_same(&same, out, network));
+  if (same)
     return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network, from which the device started (expected another file)", out);
-  if (niti_path_same(out, source)) return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is what is read (expected another file)", out);
+  NITI_TRY(niti_path_same(&same, out, source));
+  if (same) return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is what is read (expected another file)", out);
   return NITI_OK;
 }
 

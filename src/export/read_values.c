@@ -288,8 +288,9 @@ NitiStatus niti_file_values_read(void **data, const NitiFileValues *v, int forma
   char *path;
   *data = NULL;
   NITI_TRY(path_of(&path, v, format));
-  NitiStatus status = NITI_OK;
-  if (niti_path_is_file(path)) {
+  bool there;
+  NitiStatus status = niti_path_is_file(&there, path);
+  if (there) {
     if (format < 1)
       status = read_npy(data, v, path);
     else if (format < 3)

@@ -204,8 +204,8 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
   char *text = NULL;
   size_t size = 0;
   NitiStatus status = NITI_OK;
-  if (niti_system.access(file->path, F_OK)) {
-    status = niti_file_replace(file->path, "", 0);
+  if (niti_system.access(file->path, F_OK) != 0) { /* else there may be rows */
+    status = errno == ENOENT ? niti_file_replace(file->path, "", 0) : niti_fail_errno(file->path, "look for the file");
   } else {
     status = niti_file_read(&text, &size, file->path, LOG_BYTES_MAX);
     const size_t before = size;
@@ -225,7 +225,7 @@ static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoc
 static bool move_away(char *name, size_t size, const char *path) {
   for (int n = 1; n < BACKUPS_MAX; ++n) {
     (void)snprintf(name, size, n == 1 ? "%s.bak" : "%s.bak%d", path, n);
-    if (niti_system.access(name, F_OK) != 0) return niti_system.rename(path, name) == 0;
+    if (niti_system.access(name, F_OK) != 0) return errno == ENOENT && niti_system.rename(path, name) == 0;
   }
   return false;
 }

@@ -24,6 +24,7 @@ static const char *advice(int error) {
     case EACCES:
     case EPERM: return " (check the permissions)";
     case EMFILE: return " (raise the limit of open files: ulimit -n)";
+    case ELOOP: return " (symbolic links are in its place: remove them)";
     case EIO: return " (check the disk or the connection to it)";
     default: return "";
   }
@@ -31,7 +32,8 @@ static const char *advice(int error) {
 
 NitiStatus(niti_fail_errno)(const char *path, const char *what) {
   const int error = errno;
-  return niti_fail(NITI_ERROR_FILE, "%s: cannot %s: %s%s", path, what, strerror(error), advice(error));
+  const NitiStatus status = error == ENOMEM ? NITI_ERROR_MEMORY : NITI_ERROR_FILE;
+  return niti_fail(status, "%s: cannot %s: %s%s", path, what, strerror(error), advice(error));
 }
 
 static NitiStatus fail_memory(const char *path) { return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", path); }
@@ -55,7 +57,9 @@ static NitiStatus open_temporary(NitiFile *file, bool *busy) {
     if (niti_system.flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break; /* with the lock of another process */
     if (niti_system.fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
     if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
-    if (!niti_system.lstat(file->temporary, &named) && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
+    const bool there = niti_system.lstat(file->temporary, &named) == 0;
+    if (!there && errno != ENOENT) return niti_fail_errno(file->temporary, "inspect the file");
+    if (there && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
       if (held.st_size && niti_system.ftruncate(file->fd, 0)) return niti_fail_errno(file->temporary, "empty the file");
       return NITI_OK;
     }
@@ -184,7 +188,8 @@ static NitiStatus copy_file(const char *former, const char *path) {
 static NitiStatus name_former(bool *named, const char *former, const char *path) {
   (void)niti_system.unlink(former);
   *named = niti_system.link(path, former) == 0;
-  if (*named || errno == ENOENT || niti_system.access(path, F_OK) != 0) return NITI_OK;
+  if (*named || errno == ENOENT) return NITI_OK;
+  if (niti_system.access(path, F_OK) != 0) return errno == ENOENT ? NITI_OK : niti_fail_errno(path, "look for the former file");
   *named = true;
   return copy_file(former, path);
 }

@@ -42,7 +42,8 @@ NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_
 /* The same, where messages shall have another name than the path. */
 NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit);
 
-/* Fails with NITI_ERROR_FILE and "PATH: cannot WHAT: reason", the reason being errno's, with what to do where that helps. */
+/* Fails with NITI_ERROR_FILE, or NITI_ERROR_MEMORY where that is the reason, and "PATH: cannot WHAT: reason", the reason being
+ * errno's, with what to do where that helps. */
 NitiStatus niti_fail_errno(const char *path, const char *what);
 #ifdef __clang_analyzer__ /* as in platform/status.h */
 #define niti_fail_errno(path, what) ((void)(niti_fail_errno)(path, what), NITI_ERROR_FILE)

@@ -6,22 +6,30 @@
 #include <string.h>
 
 #include "platform/file.h"
+#include "platform/path.h"
 #include "platform/system.h"
 
 /* Asks the file system only where the entry does not say. */
-static bool is_folder(DIR *dir, const struct dirent *entry) {
+static NitiStatus is_folder(bool *is, DIR *dir, const char *path, const struct dirent *entry) {
   struct stat info;
-  if (entry->d_type != DT_LNK && entry->d_type != DT_UNKNOWN) return entry->d_type == DT_DIR;
-  return niti_system.fstatat(dirfd(dir), entry->d_name, &info, 0) == 0 && S_ISDIR(info.st_mode);
+  *is = entry->d_type == DT_DIR;
+  if (entry->d_type != DT_LNK && entry->d_type != DT_UNKNOWN) return NITI_OK;
+  const bool there = niti_system.fstatat(dirfd(dir), entry->d_name, &info, 0) == 0;
+  *is = there && S_ISDIR(info.st_mode);
+  if (there || niti_path_is_missing(errno)) return NITI_OK;
+  (void)niti_fail_errno(entry->d_name, "find out what it is");
+  return niti_fail_within(NITI_ERROR_FILE, "%s", path);
 }
 
 static NitiStatus walk(DIR *dir, const char *path, NitiEntryTaker take, void *context) {
   for (;;) {
+    bool folder;
     errno = 0;
     const struct dirent *entry = niti_system.readdir(dir);
     if (!entry) return errno == 0 ? NITI_OK : niti_fail_errno(path, "read the folder");
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    NITI_TRY(take(context, entry->d_name, is_folder(dir, entry)));
+    NITI_TRY(is_folder(&folder, dir, path, entry));
+    NITI_TRY(take(context, entry->d_name, folder));
   }
 }
 

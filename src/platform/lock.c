@@ -25,6 +25,12 @@ static NitiStatus fail_busy(const char *folder) {
   return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder", folder);
 }
 
+/* The lock would be elsewhere, and so what is made for it. */
+static NitiStatus fail_link(const char *path) {
+  return niti_fail(NITI_ERROR_FILE,
+                   "%s: a symbolic link, which may lead elsewhere (expected what niti made, or nothing: remove it)", path);
+}
+
 /* ---- by the name of an entry ---- */
 
 /* The folder .lock.owner is there while the lock is held, and has one entry, whose name is its owner's. Of several processes one
@@ -123,9 +129,11 @@ static bool find_entry(char name[OWNER_NAME], const char *path) {
 /* Puts it in the place of no folder or of an empty one. *there: the entry of the folder that is there instead; "": none. */
 static NitiStatus put_folder(bool *put, char there[OWNER_NAME], const char *own, const char *path) {
   for (int tries = 0; tries < 2; ++tries) {
+    struct stat facts;
     *put = niti_system.rename(own, path) == 0;
     if (*put) return NITI_OK;
     if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) return niti_fail_errno(path, "make the folder");
+    if (niti_system.lstat(path, &facts) == 0 && S_ISLNK(facts.st_mode)) return fail_link(path);
     if (find_entry(there, path)) return NITI_OK;
     (void)niti_system.rmdir(path); /* some systems replace no empty folder either */
   }
@@ -184,8 +192,9 @@ static bool has_no_flock(int error) { return error == ENOLCK || error == EOPNOTS
 static NitiStatus check_named(int fd, const char *path, const char *folder) {
   struct stat held, named;
   if (niti_system.fstat(fd, &held) != 0) return niti_fail_errno(path, "inspect the file");
-  const bool same = niti_system.lstat(path, &named) == 0 && named.st_dev == held.st_dev && named.st_ino == held.st_ino;
-  return same ? NITI_OK : fail_busy(folder);
+  const bool there = niti_system.lstat(path, &named) == 0;
+  if (!there && errno != ENOENT) return niti_fail_errno(path, "inspect the file");
+  return there && named.st_dev == held.st_dev && named.st_ino == held.st_ino ? NITI_OK : fail_busy(folder);
 }
 
 static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
@@ -194,7 +203,7 @@ static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
   NitiStatus status = NITI_OK;
   lock->fd = niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (lock->fd < 0) {
-    status = niti_fail_errno(path, "create the file");
+    status = errno == ELOOP ? fail_link(path) : niti_fail_errno(path, "create the file");
   } else if (niti_system.flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
     status = errno == EWOULDBLOCK  ? fail_busy(folder)
              : has_no_flock(errno) ? lock_by_name(lock, folder)

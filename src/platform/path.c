@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "platform/file.h"
 #include "platform/system.h"
 
 /* Bytes of both, with a single slash between them, and of the zero. */
@@ -26,33 +27,47 @@ NitiStatus niti_path_join(char **path, const char *dir, const char *name) {
   return NITI_OK;
 }
 
-/* What cannot be inspected may be there: opening it will say why. */
-static bool is_missing(int error) {
+bool niti_path_is_missing(int error) {
   return error == ENOENT || error == ENOTDIR || error == EACCES || error == ENAMETOOLONG || error == ELOOP;
 }
 
-bool niti_path_is_file(const char *path) {
-  struct stat info;
-  return niti_system.stat(path, &info) == 0 ? S_ISREG(info.st_mode) : !is_missing(errno);
+/* *there false: info is not set. */
+static NitiStatus look(bool *there, struct stat *info, const char *path) {
+  *there = niti_system.stat(path, info) == 0;
+  return *there || niti_path_is_missing(errno) ? NITI_OK : niti_fail_errno(path, "find out what it is");
 }
 
-bool niti_path_is_dir(const char *path) {
+NitiStatus niti_path_is_file(bool *is, const char *path) {
   struct stat info;
-  return niti_system.stat(path, &info) == 0 ? S_ISDIR(info.st_mode) : !is_missing(errno);
+  NITI_TRY(look(is, &info, path));
+  *is = *is && S_ISREG(info.st_mode);
+  return NITI_OK;
 }
 
-static bool has(const char *dir, const char *name, bool (*is)(const char *path)) {
+NitiStatus niti_path_is_dir(bool *is, const char *path) {
+  struct stat info;
+  NITI_TRY(look(is, &info, path));
+  *is = *is && S_ISDIR(info.st_mode);
+  return NITI_OK;
+}
+
+NitiStatus niti_path_is_there(bool *is, const char *path) {
+  struct stat info;
+  return look(is, &info, path);
+}
+
+NitiStatus niti_path_has_file(bool *has, const char *dir, const char *name) {
   char path[PATH_MAX]; /* a longer one cannot be opened */
-  if (joined_bytes(dir, name) > sizeof path) return false;
+  *has = joined_bytes(dir, name) <= sizeof path;
+  if (!*has) return NITI_OK;
   join(path, dir, name);
-  return is(path);
+  return niti_path_is_file(has, path);
 }
 
-bool niti_path_has_file(const char *dir, const char *name) { return has(dir, name, niti_path_is_file); }
-bool niti_path_has_dir(const char *dir, const char *name) { return has(dir, name, niti_path_is_dir); }
-
-bool niti_path_same(const char *a, const char *b) {
+NitiStatus niti_path_same(bool *same, const char *a, const char *b) {
   struct stat first, second;
-  return niti_system.stat(a, &first) == 0 && niti_system.stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-         first.st_ino == second.st_ino;
+  NITI_TRY(look(same, &first, a));
+  if (*same) NITI_TRY(look(same, &second, b));
+  *same = *same && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+  return NITI_OK;
 }

@@ -6,14 +6,16 @@
 
 /* "DIR/NAME" with a single slash between them, in new memory that the caller frees; NULL after a failure. dir "": NAME. */
 NitiStatus niti_path_join(char **path, const char *dir, const char *name);
-/* These are also true where the system fails to say, for want of memory or of a working disk: whatever uses the path reports
- * that. */
-bool niti_path_is_file(const char *path); /* a regular file, or a link to one */
-bool niti_path_is_dir(const char *path);
+/* False: there is none, or none that can be reached. A failure, for want of memory or of a working disk, says why the system
+ * does not know, and is false too. */
+NitiStatus niti_path_is_file(bool *is, const char *path); /* a regular file, or a link to one */
+NitiStatus niti_path_is_dir(bool *is, const char *path);
+NitiStatus niti_path_is_there(bool *is, const char *path); /* of any kind */
 /* The same for DIR/NAME. */
-bool niti_path_has_file(const char *dir, const char *name);
-bool niti_path_has_dir(const char *dir, const char *name);
+NitiStatus niti_path_has_file(bool *has, const char *dir, const char *name);
+/* Whether an errno of a call on a path says that there is none, or none that can be reached. */
+bool niti_path_is_missing(int error);
 /* Whether both are there and are one file. */
-bool niti_path_same(const char *a, const char *b);
+NitiStatus niti_path_same(bool *same, const char *a, const char *b);
 
 #endif

@@ -70,7 +70,8 @@ static bool look_beside(char out[PATH_MAX], const char *file, const char *below)
   char *slash = strrchr(whole, '/');
   if (slash) *slash = 0;
   const int length = snprintf(out, PATH_MAX, "%s%s/%s", whole, below, plugin_file);
-  return length < PATH_MAX && niti_path_is_file(out);
+  bool there;
+  return length < PATH_MAX && niti_path_is_file(&there, out) == NITI_OK && there;
 }
 
 /* The file that this code is in: the tool, or a program's libniti.so. */

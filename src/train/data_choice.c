@@ -154,7 +154,9 @@ static NitiStatus map_labels(NitiTestSet *set, const NitiRecipe *recipe, const N
 static NitiStatus choose(const char **path, const NitiRecipe *recipe, const NitiCheckpoint *checkpoint) {
   const char *own = niti_checkpoint_get(checkpoint, "data");
   *path = own;
-  if (own && niti_path_is_dir(own)) return NITI_OK;
+  bool there = false;
+  if (own) NITI_TRY(niti_path_is_dir(&there, own));
+  if (there) return NITI_OK;
   if (niti_data_default(path, recipe) == NITI_OK || !own) return *path ? NITI_OK : NITI_ERROR_ARGUMENT;
   return niti_fail(NITI_ERROR_FILE, "%s: the run's data set no longer exists (expected --data DIR)", own);
 }

@@ -210,12 +210,15 @@ static NitiStatus check_out(const NitiLocation *network, const char *out) {
   const char *slash = strrchr(out, '/'), *name = slash ? slash + 1 : out;
   char *folder = slash ? strndup(out, (size_t)(slash - out) + 1) : strdup("./");
   if (!folder) return out_of_memory();
-  const bool run = niti_path_has_file(folder, "recipe.yaml") && niti_path_has_file(folder, "last.safetensors");
+  bool run = false, same;
+  NitiStatus status = niti_path_has_file(&run, folder, "recipe.yaml");
+  if (run) status = niti_path_has_file(&run, folder, "last.safetensors");
   free(folder);
-  if (niti_path_same(network->path, out))
-    return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network to fold (expected another file)", out);
-  if (run && (is_of_run(name) || niti_system.access(out, F_OK) == 0))
-    return niti_fail(NITI_ERROR_ARGUMENT, "%s: the file belongs to the run in that folder (expected another name)", out);
+  NITI_TRY(status);
+  NITI_TRY(niti_path_same(&same, network->path, out));
+  if (same) return niti_fail(NITI_ERROR_ARGUMENT, "%s: this is the network to fold (expected another file)", out);
+  if (run && !is_of_run(name)) NITI_TRY(niti_path_is_there(&run, out));
+  if (run) return niti_fail(NITI_ERROR_ARGUMENT, "%s: the file belongs to the run in that folder (expected another name)", out);
   return NITI_OK;
 }
 

@@ -43,7 +43,10 @@ static NitiStatus is_safetensors(bool *out, const char *path) {
   uint64_t size, length = 0;
   int fd;
   *out = ends_with(path, SUFFIX);
-  if (*out || !niti_path_is_file(path)) return NITI_OK; /* a pipe can be read once: it is taken for YAML */
+  bool file;
+  if (*out) return NITI_OK;
+  NITI_TRY(niti_path_is_file(&file, path));
+  if (!file) return NITI_OK; /* a pipe can be read once: it is taken for YAML */
   NITI_TRY(niti_file_open_read(&fd, &size, path));
   size_t got = 0;
   for (ssize_t part = 1; part > 0 && got<sizeof head; got += part> 0 ? (size_t)part : 0)
@@ -93,7 +96,9 @@ static NitiStatus set_in_run(NitiLocation *out, const char *folder, const char *
 static NitiStatus set_run(NitiLocation *out, const char *folder) {
   static const char *const names[] = {"best" SUFFIX, "last" SUFFIX, "previous" SUFFIX};
   for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    if (niti_path_has_file(folder, names[i])) return set_in_run(out, folder, names[i]);
+    bool there;
+    NITI_TRY(niti_path_has_file(&there, folder, names[i]));
+    if (there) return set_in_run(out, folder, names[i]);
   }
   return niti_fail(NITI_ERROR_FILE,
                    "%s: a folder without a checkpoint (expected a run with best.safetensors or last.safetensors)", folder);
@@ -103,17 +108,20 @@ static NitiStatus set_run(NitiLocation *out, const char *folder) {
 static NitiStatus set_run_which(NitiLocation *out, bool *found, const char *name) {
   const char *colon = strrchr(name, ':');
   char which[64], *folder = colon && colon > name ? strndup(name, (size_t)(colon - name)) : NULL;
-  NitiStatus status = NITI_OK;
-  *found = folder && niti_path_is_dir(folder);
+  bool kept = false;
+  *found = false;
+  NitiStatus status = folder ? niti_path_is_dir(found, folder) : NITI_OK;
   if (*found) {
     const bool number = colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && strlen(colon + 1) < 9;
     (void)snprintf(which, sizeof which, number ? "epoch-%.0s%04d" SUFFIX : "%.40s" SUFFIX, colon + 1,
                    number ? atoi(colon + 1) : 0);
-    status = niti_path_has_file(folder, which)
-                 ? set_in_run(out, folder, which)
-                 : niti_fail(NITI_ERROR_FILE,
-                             "%s: no %s in it (expected RUN:best, RUN:last, RUN:averaged or the number of an epoch kept)", folder,
-                             which);
+    status = niti_path_has_file(&kept, folder, which);
+    if (kept)
+      status = set_in_run(out, folder, which);
+    else if (status == NITI_OK)
+      status =
+          niti_fail(NITI_ERROR_FILE, "%s: no %s in it (expected RUN:best, RUN:last, RUN:averaged or the number of an epoch kept)",
+                    folder, which);
   }
   free(folder);
   return status;
@@ -143,8 +151,10 @@ NitiStatus niti_locate(NitiLocation *out, const char *name) {
   const char *model = niti_builtin_model_text(name), *recipe = niti_builtin_recipe_text(name);
   if (model) return set_builtin(out, NITI_LOCATED_MODEL, name, model);
   if (recipe) return set_builtin(out, NITI_LOCATED_RECIPE, name, recipe);
-  if (niti_path_is_dir(name)) return set_run(out, name);
-  if (niti_system.access(name, F_OK) != 0) {
+  NITI_TRY(niti_path_is_dir(&found, name));
+  if (found) return set_run(out, name);
+  NITI_TRY(niti_path_is_there(&found, name));
+  if (!found) {
     NITI_TRY(set_run_which(out, &found, name));
     if (found) return NITI_OK;
     if (!niti_yaml_is_path(name) && !ends_with(name, SUFFIX)) return no_such(name);
@@ -202,7 +212,8 @@ NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location) 
   *out = NULL;
   if (location->kind == NITI_LOCATED_MODEL) return model_recipe(out, location);
   if (location->kind == NITI_LOCATED_RECIPE) {
-    const bool file = !niti_builtin_recipe_text(location->path) && niti_path_is_file(location->path);
+    bool file = false;
+    if (!niti_builtin_recipe_text(location->path)) NITI_TRY(niti_path_is_file(&file, location->path));
     return file ? file_recipe(out, location->path) : niti_recipe_parse(out, location->text, location->path, NULL, 0, NULL);
   }
   NITI_TRY(niti_checkpoint_load(&checkpoint, location->path));

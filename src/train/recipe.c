@@ -478,7 +478,9 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   *out = NULL;
   NITI_WANT(recipe, "recipe");
   NITI_TRY(check_sets(sets, set_count));
-  if (niti_path_is_dir(recipe) && !niti_builtin_recipe_text(recipe)) {
+  bool folder, file;
+  NITI_TRY(niti_path_is_dir(&folder, recipe));
+  if (folder && !niti_builtin_recipe_text(recipe)) {
     return niti_fail(NITI_ERROR_FILE, "%s: a folder, not a recipe (`niti train --resume %s` continues a run that is there)",
                      recipe, recipe);
   }
@@ -495,8 +497,8 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
   if (!text) {
     char names[768], hint[NITI_HINT_MAX];
     (void)snprintf(hint, sizeof hint, "%s.yaml", recipe);
-    if (niti_path_is_file(hint))
-      return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s', did you mean '%s'?", recipe, hint);
+    NITI_TRY(niti_path_is_file(&file, hint));
+    if (file) return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s', did you mean '%s'?", recipe, hint);
     return niti_fail(NITI_ERROR_ARGUMENT, "no built-in recipe '%s'%s (expected: %s, or a file with '/' or ending in .yaml)",
                      recipe, niti_did_you_mean(hint, recipe, niti_builtin_recipe_names),
                      niti_builtin_list(names, sizeof names, niti_builtin_recipe_names));

@@ -23,8 +23,9 @@ struct NitiRunFolder {
   bool made; /* the folder was not there before */
 };
 
-static bool has_checkpoint(const char *path) {
-  return niti_path_has_file(path, "last.safetensors") || niti_path_has_file(path, "previous.safetensors");
+static NitiStatus find_checkpoint(bool *has, const char *path) {
+  NITI_TRY(niti_path_has_file(has, path, "last.safetensors"));
+  return *has ? NITI_OK : niti_path_has_file(has, path, "previous.safetensors");
 }
 
 static bool is_lock(const char *name) {
@@ -35,10 +36,11 @@ static bool is_lock(const char *name) {
 static NitiStatus refuse_entry(void *context, const char *name, bool folder) {
   const char *path = context;
   (void)folder;
+  bool run;
   if (is_lock(name)) return NITI_OK;
-  return niti_fail(
-      NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, name,
-      has_checkpoint(path) ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
+  NITI_TRY(find_checkpoint(&run, path));
+  return niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, name,
+                   run ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
 }
 
 /* But for a lock, of a process that has begun there or was killed as it did: who gets it decides. */
@@ -88,18 +90,23 @@ static NitiStatus existing_part(char **out, const char *path) {
   return NITI_OK;
 }
 
+/* part: the deepest existing folder above path. */
+static NitiStatus check_part(const char *path, const char *part) {
+  bool folder;
+  if (niti_system.access(part, F_OK) != 0) return niti_fail_errno(part, "look into the folder");
+  NITI_TRY(niti_path_is_dir(&folder, part));
+  if (!folder) return niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is not a folder", path, part);
+  return niti_system.access(part, W_OK | X_OK) != 0 ? niti_fail_errno(part, "write into the folder") : NITI_OK;
+}
+
 NitiStatus niti_run_folder_check(const char *path) {
   char *part;
+  bool there;
   if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "run: the folder's name is empty");
-  if (niti_path_is_dir(path)) NITI_TRY(check_empty(path));
+  NITI_TRY(niti_path_is_dir(&there, path));
+  if (there) NITI_TRY(check_empty(path));
   NITI_TRY(existing_part(&part, path));
-  NitiStatus status = NITI_OK;
-  if (niti_system.access(part, F_OK) != 0)
-    status = niti_fail_errno(part, "look into the folder");
-  else if (!niti_path_is_dir(part))
-    status = niti_fail(NITI_ERROR_FILE, "%s: cannot make the folder: %s is not a folder", path, part);
-  else if (niti_system.access(part, W_OK | X_OK) != 0)
-    status = niti_fail_errno(part, "write into the folder");
+  const NitiStatus status = check_part(path, part);
   free(part);
   return status;
 }
@@ -151,8 +158,9 @@ static NitiStatus remove_left_over(void *context, const char *name, bool folder)
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
   *out = NULL;
   if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "folder: the name is empty (expected a folder)");
-  if (!has_checkpoint(path))
-    return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
+  bool run;
+  NITI_TRY(find_checkpoint(&run, path));
+  if (!run) return niti_fail(NITI_ERROR_FILE, "%s: no run to resume here (expected %s/last.safetensors)", path, path);
   NITI_TRY(lock(out, path));
   (void)niti_folder_walk(path, remove_left_over, (*out)->path);
   return NITI_OK;

@@ -1,6 +1,5 @@
 /* The state of a run: what a checkpoint holds besides the weights, and how it is saved and restored. */
 #include <inttypes.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +9,7 @@
 #include "train/data_choice.h"
 #include "train/extend.h"
 #include "train/locate.h"
-#include "train/scoring.h"
+#include "train/run_check.h"
 #include "train/snapshot.h"
 
 typedef enum StateKind {
@@ -174,57 +173,6 @@ static NitiStatus check_scores(const NitiRun *run, const char *source) {
   return NITI_OK;
 }
 
-/* Training takes images, and so does scoring; the hash of a split without any is that of no files, or missing. */
-static NitiStatus check_inputs(const NitiRun *run, const char *source) {
-  static const char *const keys[NITI_SPLITS] = {"train_set_images", "test_set_images", "validation_set_images"};
-  char nothing[65];
-  (void)SHA256Data((const uint8_t *)"", 0, nothing);
-  for (int split = 0; split < NITI_SPLITS; ++split) {
-    const bool wanted = split == NITI_TRAIN || split == (int)niti_run_scored_split(run);
-    const char *hash = run->inputs.sha256[split];
-    if (run->inputs.images[split] > 0 || (!wanted && (!hash[0] || strcmp(hash, nothing) == 0))) continue;
-    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is 0 (expected at least 1: %s)", source, keys[split],
-                     wanted ? "the run trains on or scores this split" : "the SHA-256 is that of files");
-  }
-  return NITI_OK;
-}
-
-/* Before the data is opened, whose notes tell the epoch; check_progress knows more. */
-static NitiStatus check_epoch(const NitiRun *run, const char *source) {
-  if (run->epoch <= run->recipe->epochs) return NITI_OK;
-  return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'epoch' is %" PRId32 " (expected at most the recipe's %" PRId32 ")",
-                   source, run->epoch, run->recipe->epochs);
-}
-
-/* What a run of so many steps has done, as its last save wrote it. */
-static NitiStatus check_progress(const NitiRun *run, int64_t steps, const char *source) {
-  const bool complete = run->complete;
-  const int64_t per_epoch = run->steps_per_epoch, begun = per_epoch * run->epoch;
-  const int64_t reported = run->epoch + (complete && run->step > begun); /* the last epoch may be unfinished */
-  if (run->step < begun || run->step > begun + per_epoch || run->step > steps)
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
-                     source, run->step, run->epoch, per_epoch);
-  if (complete && run->step < steps)
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: __metadata__: 'complete' is 1 after step %" PRId64 " (expected 0 before step %" PRId64 ")", source,
-                     run->step, steps);
-  if (complete && run->epoch != run->step / per_epoch)
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: __metadata__: 'epoch' is %d (expected %" PRId64 " in a run that ended after step %" PRId64 ")", source,
-                     run->epoch, run->step / per_epoch, run->step);
-  if (run->best_epoch > reported || (run->best_epoch > 0) != (run->best.images > 0))
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: __metadata__: 'best_epoch' is %d, with 'best_images' %" PRId64 " (expected an epoch from 1 to %" PRId64
-                     " and its images, or 0 of both)",
-                     source, run->best_epoch, run->best.images, reported);
-  if (run->train.images > run->inputs.images[NITI_TRAIN])
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: __metadata__: 'train_images' is %" PRId64 " (expected at most the %" PRId64 " of an epoch)", source,
-                     run->train.images, run->inputs.images[NITI_TRAIN]);
-  return NITI_OK;
-}
-
 /* An unknown key affects the run that wrote it, so a run that ignored it would continue with different bits. */
 static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
   for (size_t i = 0; i < checkpoint->value_count; ++i) {
@@ -234,7 +182,7 @@ static NitiStatus load_state(NitiRun *run, const NitiCheckpoint *checkpoint) {
                      niti_checkpoint_source(checkpoint), checkpoint->values[i].key, niti_version());
   }
   for (int i = 0; i < STATE_KEYS; ++i) NITI_TRY(load_key(run, &state[i], checkpoint));
-  NITI_TRY(check_inputs(run, niti_checkpoint_source(checkpoint)));
+  NITI_TRY(niti_run_check_inputs(run, niti_checkpoint_source(checkpoint)));
   return check_scores(run, niti_checkpoint_source(checkpoint));
 }
 
@@ -344,17 +292,18 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(load_state(run, checkpoint));
   const NitiRunInputs began = run->inputs;
   NITI_TRY(niti_recipe_parse(&run->recipe, began.recipe, source, NULL, 0, began.model));
-  NITI_TRY(check_epoch(run, source));
+  NITI_TRY(niti_run_check_recipe(run, source));
   NITI_TRY(check_arithmetic(checkpoint, run->recipe->model));
   const int64_t epochs = run->recipe->epochs;
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));
+  NITI_TRY(niti_run_check_counts(run, &began, niti_checkpoint_get(checkpoint, "best_on_validation") != NULL, source));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;
   if (run->average) NITI_TRY(niti_average_restore(run->average, run->average_samples, samples, checkpoint));
   NITI_TRY(niti_snapshot_check(run->net, run->average, checkpoint));
   const int64_t all = run->steps_per_epoch * epochs; /* before it was extended */
-  NITI_TRY(check_progress(run, all < run->steps ? all : run->steps, source));
+  NITI_TRY(niti_run_check_progress(run, all < run->steps ? all : run->steps, source));
   return niti_run_extend_opened(run);
 }

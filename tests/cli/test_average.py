@@ -138,3 +138,17 @@ def test_what_a_checkpoint_may_not_hold(whole, tmp_path):
     broken(missing, ("norm1.bias.average", "missing"))
     for number in (0, 6, 8, 1 << 20, (1 << 63) - 1):
         broken(samples(number), (f"'average_samples' is {number}", "expected 7 at this step"))
+
+
+@pytest.mark.parametrize("held_out", [0, 20])
+def test_scores_of_more_images_than_a_split_has_are_refused(held_out, normed, toy, tmp_path):
+    run = tmp_path / "run"
+    train(normed, toy, run, "--epochs", 2, "--set", "average={from: {epoch: 0}}", "--set", f"data.validation={held_out}")
+    last = run / "last.safetensors"
+    content = last.read_bytes()
+    for key, most in (("averaged", 60), ("averaged_validation", held_out)):
+        assert metadata_of(last)[f"{key}_images"] == str(most)
+        forge(last, lambda metadata, _: metadata.update({f"{key}_images": str(most + 1)}))
+        fails("train", "--resume", run, says=(last, f"'{key}_images' is {most + 1} (expected at most {most},"))
+        last.write_bytes(content)
+    resume(run)

@@ -1,8 +1,11 @@
 """Image files as people have them: turned, nested, broken, named by number; and the tool's commands on them."""
+import errno
+import gzip
 import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -11,7 +14,7 @@ import pytest
 from PIL import Image
 
 import data_sets
-from tool import NITI, fails, json_of, niti, output_of, start_training, stop, train, wait_for, without_progress
+from tool import NITI, fails, forge, json_of, niti, output_of, resume, start_training, stop, train, wait_for, without_progress
 
 NAMES = ["n01", "n02", "n03", "n04"]
 COLOUR = ("[8, 8, 1]", "[8, 8, 3]")
@@ -130,6 +133,37 @@ def test_photos_are_seen_as_viewers_show_them(learned, tmp_path, orientation, ki
 
 
 # ---- data ----
+
+@pytest.mark.parametrize("what", ["image", "gzip", "idx"])
+def test_files_of_a_terabyte_are_refused_at_once(what, folder, recipe, tmp_path):
+    """Holes, which take no room on the disk; and what unpacks to a thousand times its size."""
+    image = sorted((folder / "train" / "n01").iterdir())[0]
+    data, says = folder, "too long, expected at most 1073741824 bytes"
+    if what != "idx":
+        train(recipe(COLOUR), data, tmp_path / "run")
+    if what == "idx":
+        data = data_sets.write_idx_set(tmp_path / "idx", data_sets.squares(16, 1), data_sets.squares(16, 2), compressed=True)
+        image, says = data / "train-images-idx3-ubyte.gz", "expected the end of the file, after its gzip data"
+    if what == "gzip":
+        image.write_bytes(gzip.compress(b""))
+        says = "gzip data (expected an image)"
+    else:
+        try:
+            os.truncate(image, 1 << 40)
+        except OSError as error:
+            assert error.errno == errno.EFBIG
+            pytest.skip("this file system has no files of that size")
+    done = niti("data", data, timeout=20)
+    assert done.returncode == 1 and str(image) in done.stdout + done.stderr
+    if what != "gzip":
+        assert says in done.stdout + done.stderr
+    if what != "idx":
+        facts = json.loads(niti("data", data, "--json", timeout=20).stdout)
+        assert len(facts["bad_files"]) == 1 and facts["test_sha256"] and "train_sha256" not in facts
+        shutil.rmtree(data / "test")
+        (data / "train").rename(data / "test")
+        fails("eval", tmp_path / "run", "--data", data, says=(image.name, says), timeout=20)
+
 
 def test_every_bad_file_is_listed(folder):
     bad = [folder / "train" / "n03" / "0042.png", folder / "test" / "n01" / "0000.png", folder / "test" / "n04" / "0019.png"]
@@ -272,6 +306,9 @@ def test_test_images_may_go_while_a_run_rests(folder, recipe, tmp_path):
     done = niti("train", "--resume", run, "--threads", 1, "--json")
     assert done.returncode == 0 and "have changed" in done.stderr, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["hash"] == whole["hash"]
+    last = run / "last.safetensors"
+    forge(last, lambda metadata, _: metadata.update(best_images=str(int(metadata["test_set_images"]) + 1)))  # the best epoch was scored on all
+    assert resume(run)["hash"] == whole["hash"]
 
 
 def test_a_class_without_test_images(folder, recipe, tmp_path):

@@ -1,8 +1,11 @@
 """The process among others: closed descriptors, signals, broken outputs, terminals, and file systems without locks."""
 import csv
+import errno
 import fcntl
+import json
 import os
 import pty
+import resource
 import select
 import signal
 import struct
@@ -13,6 +16,7 @@ import time
 import pytest
 
 import data_sets
+import tool
 from tool import NITI, metadata_of, niti, resume, start_training, stop, train, wait_for
 
 FOREVER = 100000
@@ -113,6 +117,34 @@ def test_sigusr1_saves_within_an_epoch(toy, recipe, tmp_path):
     assert code == 143 and "as requested" in err
 
 
+def reader_of(fifo, process):
+    """The end of a pipe to write to, once the process has opened the other."""
+    while True:
+        assert process.poll() is None, process.communicate()
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+            time.sleep(0.002)
+
+
+@pytest.mark.parametrize("command", ["train", "show"])
+def test_sigusr1_before_there_is_anything_to_save(command, toy, toy_recipe, tmp_path):
+    """The recipe comes by a pipe, so that the signal comes while it is awaited; and commands that save nothing go on too."""
+    fifo = tmp_path / "recipe.yaml"
+    os.mkfifo(fifo)
+    arguments = ["--data", toy, "--run", tmp_path / "run", "--threads", "1"] if command == "train" else []
+    process = subprocess.Popen([NITI, command, fifo, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = reader_of(fifo, process)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.05)
+    os.write(pipe, toy_recipe.read_bytes())
+    os.close(pipe)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    assert command == "show" or metadata_of(tmp_path / "run" / "last.safetensors")["complete"] == "1"
+
+
 def test_a_reader_that_has_gone_ends_the_run_with_its_state_saved(begin, tmp_path):
     process = begin()
     process.stdout.readline()
@@ -130,10 +162,26 @@ def test_a_full_output_does_not_stop_the_run(toy_recipe, toy, tmp_path):
     assert metadata_of(tmp_path / "run" / "last.safetensors")["complete"] == "1"
 
 
+def limit_stack(size):
+    """For preexec_fn."""
+    return lambda: resource.setrlimit(resource.RLIMIT_STACK, (size, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+
+@pytest.mark.skipif(tool.SLOWER > 1, reason="sanitizers need more")
+def test_small_stacks(toy, toy_recipe, tmp_path):
+    """Refused before they are too small: threads have stacks of that size too."""
+    options = ["train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--threads", 4]
+    for size in (64 << 10, (512 << 10) - 4096):
+        tool.fails(*options, says=(f"the limit on the stack is {size >> 10} KiB (expected at least 512", "ulimit -s"), preexec_fn=limit_stack(size))
+        assert not (tmp_path / "run").exists()
+    done = niti(*options, "--json", preexec_fn=limit_stack(64 << 10))
+    assert done.returncode == 1 and json.loads(done.stdout)["exit_code"] == 1
+    tool.output_of(*options, preexec_fn=limit_stack(512 << 10))
+
+
 def test_a_file_size_limit_is_an_error_with_the_state_saved(trained, begin, tmp_path):
     """The logs grow beyond it, the checkpoint does not."""
     def limit():
-        import resource
         size = 2 * (trained[0] / "last.safetensors").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
@@ -145,8 +193,6 @@ def test_a_file_size_limit_is_an_error_with_the_state_saved(trained, begin, tmp_
 
 def test_a_log_that_cannot_be_written_costs_no_row(toy_recipe, toy, tmp_path):
     """Resuming writes the row that could not be written: the same rows and the same bits as a run that nothing ended."""
-    import resource
-
     from tool import rows_of, timeless
     whole = train(toy_recipe, toy, tmp_path / "whole", "--epochs", 40)
     run = tmp_path / "run"

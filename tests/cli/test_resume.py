@@ -1,7 +1,6 @@
 """Runs that are killed, interrupted or damaged go on and end with the bits of a run that never stopped."""
 import hashlib
 import json
-import math
 import random
 import shutil
 import signal
@@ -224,6 +223,12 @@ def test_a_run_from_before_goes_on(before, before_set, tmp_path):
     assert timeless(rows_of(before)) == timeless(rows_of(tmp_path / "whole"))[1:]
 
 
+def test_a_run_from_before_counts_no_more_than_the_split(before, before_set):
+    """It does not say which split chose its best epoch: the data set has no larger one than test, with 40."""
+    forge(before / "last.safetensors", lambda metadata, _: metadata.update(best_images="41"))
+    fails("train", "--resume", before, "--data", before_set, says=(before / "last.safetensors", "'best_images' is 41 (expected at most 40,"))
+
+
 # ---- damage ----
 
 EPOCHS = 50
@@ -387,6 +392,11 @@ def test_scores_that_no_run_has_are_refused(change, trained, tmp_path):
     ({"epoch": "2"}, "'epoch' is"), ({"epoch": "4"}, "'epoch' is 4 (expected at most the recipe's 3)"),
     ({"epoch": "2147483647"}, "'epoch' is 2147483647 (expected at most the recipe's 3)"), ({"step": "1", "epoch": "0"}, "'complete' is 1 after step 1"),
     ({"train_images": "1000000"}, "'train_images' is 1000000"),
+    ({"test_images": "61"}, "'test_images' is 61 (expected at most 60,"), ({"best_images": "61"}, "'best_images' is 61 (expected at most 60,"),
+    ({"validation_images": "1"}, "'validation_images' is 1 (expected at most 0,"),
+    ({"best_test_images": "1"}, "'best_test_images' is 1 (expected at most 0,"), ({"average_samples": "1"}, "'average_samples' is 1 (expected at most 0,"),
+    ({"averaged_images": "1"}, "'averaged_images' is 1 (expected at most 0,"),
+    ({"averaged_validation_images": "1"}, "'averaged_validation_images' is 1 (expected at most 0,"), ({"seed": "8"}, "'seed' is 8 (expected the recipe's 7)"),
     *(({"extensions": text}, "'extensions' is '") for text in (
         "", "x" * 100000, "\x1b[31m", "step 1: 1 to 3 epochs; ", "step 01: 1 to 3 epochs", "step 1: 1 to 3 epochs.",
         "step 1: 1 to 4 epochs", "step 1000000: 1 to 3 epochs", "step -1: 1 to 3 epochs",
@@ -400,15 +410,6 @@ def test_a_state_that_no_run_has_is_refused(change, says, trained, tmp_path):
     forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
     line = fails("train", "--resume", run, says=(run / "last.safetensors", says, "expected"))
     assert line.isprintable()
-
-
-def test_the_mean_loss_of_very_many_images(half):
-    """A score of a split that the run does not score is written as it stands. 2^31-1 images times 65536 are no 64 bits in millionths."""
-    run, images, bits = half[0], (1 << 31) - 1, 1 << 42
-    forge(run / "last.safetensors", lambda metadata, _: metadata.update(validation_images=str(images), validation_loss_sum=str(bits)))
-    resume(run)
-    means = {value for _, value in events_of(run, "loss/validation")}
-    assert len(means) == 1 and abs(means.pop() - bits / 65536 / images * math.log(2)) < 2e-6
 
 
 @pytest.mark.parametrize("change, says", [

@@ -237,6 +237,21 @@ def test_other_validation_images_are_refused(toy_recipe, three, tmp_path):
         assert content_of(run) == before
 
 
+@pytest.mark.parametrize("limit", [None, 20])
+def test_scores_of_more_images_than_a_split_has_are_refused(limit, toy_recipe, three, tmp_path):
+    """Of 90 validation images, or as many as --test-limit says, and 60 test images."""
+    run = tmp_path / "run"
+    result = train(toy_recipe, three, run, *(["--test-limit", limit] if limit else []))
+    last, scored = run / "last.safetensors", limit or 90
+    content = last.read_bytes()
+    assert resume(run)["hash"] == result["hash"]
+    for key, most in (("validation", scored), ("best", scored), ("test", 60), ("best_test", 60)):
+        assert metadata_of(last)[f"{key}_images"] == str(most)
+        forge(last, lambda metadata, _: metadata.update({f"{key}_images": str(most + 1)}))
+        fails("train", "--resume", run, says=(last, f"'{key}_images' is {most + 1} (expected at most {most},"))
+        last.write_bytes(content)
+
+
 # ---- niti eval --split ----
 
 def test_eval_scores_any_split(validated, three, tmp_path):

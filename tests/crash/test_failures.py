@@ -2,9 +2,11 @@
 old checkpoint intact, and no result that lacks a part."""
 import collections
 import errno
+import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 import data_sets
@@ -15,7 +17,7 @@ from tool import content_of, hash_of
 
 SAME_OUTPUT = {"summary", "program", "show", "hash", "fold", "data", "export", "vectors", "eval", "predict", "completion", "man", "help", "compare",
                "replay", "import", "import nothing"}
-TRAINING = ("train", "resume", "average")
+TRAINING = ("train", "resume", "average", "images", "arrays")
 DEVICES = {"info"}  # where the system does not say, the tool does without
 
 Case = collections.namedtuple("Case", "name arguments folder")
@@ -74,6 +76,22 @@ def commands(work, toy, recipe, half, normed, device):
     for name in ("a", "b"):
         tool.output_of("vectors", recipe, "--out", work / name, "--operations", "conv_forward,loss")
 
+    colour = work / "colour.yaml"
+    colour.write_text(recipe.read_text().replace("[8, 8, 1]", "[8, 8, 3]"))
+    names, images = ["a", "b", "c", "d"], [data_sets.squares(count, seed, channels=3) for count, seed in ((32, 1), (8, 2))]
+    pictures = data_sets.write_folder_set(work / "pictures", names, *images)
+    (pictures / "train" / "a" / "more").symlink_to("../b")
+    arrays = work / "arrays"
+    arrays.mkdir()
+    for split, (values, labels) in zip(("train", "test"), images):
+        np.save(arrays / f"{split}_x.npy", values)
+        np.save(arrays / f"{split}_y.npy", labels)
+
+    def again(folder):
+        """Over an earlier export, of which one file is no longer written."""
+        tool.output_of("export", "c", half, "--out", folder / "out", "--layout", "arduino")
+        return ["export", "c", half, "--out", folder / "out", "--json"]
+
     def copy(folder):
         shutil.copytree(half, folder / "run")
         return ["train", "--resume", folder / "run", "--epochs", 2, "--threads", 1, "--json"]
@@ -95,7 +113,11 @@ def commands(work, toy, recipe, half, normed, device):
         "fold": lambda folder: ["fold", normed[1], "--out", folder / "folded", "--json"],
         "export": lambda folder: ["export", "c", half, "--out", folder / "out", "--json"],
         "vectors": lambda folder: ["vectors", recipe, "--out", folder / "out", "--operations", "conv_forward,loss", "--json"],
+        "export again": again,
         "compare": lambda _: ["compare", work / "a", work / "b", "--json"],
+        "compare runs": lambda _: ["compare", half, half, "--json"],
+        "images": lambda folder: ["train", colour, "--data", pictures, "--run", folder / "run", "--threads", 1, "--json"],
+        "arrays": lambda folder: ["train", colour, "--data", arrays, "--run", folder / "run", "--threads", 1, "--json"],
         "help": lambda _: ["help", "train"],
         "completion": lambda _: ["completion", "bash"],
         "man": lambda folder: ["man", "--all", folder],
@@ -108,7 +130,7 @@ def commands(work, toy, recipe, half, normed, device):
 
 
 NAMES = ["train", "resume", "average", "dry run", "find-lr", "eval", "predict", "summary", "program", "show", "info", "data", "hash", "fold", "export",
-         "vectors", "compare", "help", "completion", "man", "replay", "import", "import nothing", "tune"] + (["bench"] if faults.SLOW else [])
+         "export again", "vectors", "compare", "compare runs", "images", "arrays", "help", "completion", "man", "replay", "import", "import nothing", "tune"] + (["bench"] if faults.SLOW else [])
 CODES = {"import nothing": 1}
 MEASURING = ("tune", "bench")  # which take longer
 
@@ -132,6 +154,8 @@ def check_run(name, folder, case):
         return
     done = tool.niti("train", "--resume", run, "--epochs", 2, "--threads", 1, "--json")
     assert done.returncode == 0, (case, done.stderr)
+    for end, first in (("csv", "\n1,"), ("jsonl", '{"epoch": 1,')):  # the row of before, also in a file that was set aside
+        assert name != "resume" or any(first in path.read_text() for path in run.glob(f"metrics.{end}*")), (case, end)
     for name in ("last.safetensors", "averaged.safetensors"):
         assert (run / name).exists() == (plain / name).exists(), (case, name)
         assert not (plain / name).exists() or hash_of(run / name) == hash_of(plain / name), (case, name)
@@ -187,6 +211,7 @@ def test_every_call_fails_in_turn(name, error, commands, work):
         else:
             check_done(name, done, folder, expected, case)
         assert error in ("ENOSPC", "EIO") or done.code == expected[0].code, (case, done)
+        assert done.code == expected[0].code or os.strerror(number_of) in done.err, (case, done)
         shutil.rmtree(folder)
         return done.code
 

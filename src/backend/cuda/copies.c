@@ -85,6 +85,7 @@ static void copy_to_others(const NitiCopies *c, NitiCuda *cuda, const NitiCopy *
 static void copy_begun(NitiCopies *c, NitiCuda *cuda) {
   if (c->copied == c->count) return;
   follow(c, cuda, c->side, cuda->stream);
+  if (cuda->error != cudaSuccess) return; /* copies that follow nothing would overwrite what others still add */
   for (int i = c->copied, end; i < c->count; i = end) {
     for (end = i + 1; end < c->count && adjoin(&c->of[end - 1], &c->of[end]);) ++end;
     copy_to_others(c, cuda, &c->of[i], c->of[end - 1].offset + c->of[end - 1].bytes - c->of[i].offset);

@@ -1,0 +1,116 @@
+/* Refuses a saved state that no run can have: it could change no weight, but what a run reports. */
+#include "train/run_check.h"
+
+#include <inttypes.h>
+#include <sha256.h>
+#include <string.h>
+
+#include "train/scoring.h"
+
+/* The hash of a split without images is that of no files, or missing. */
+NitiStatus niti_run_check_inputs(const NitiRun *run, const char *source) {
+  static const char *const keys[NITI_SPLITS] = {"train_set_images", "test_set_images", "validation_set_images"};
+  char nothing[65];
+  (void)SHA256Data((const uint8_t *)"", 0, nothing);
+  for (int split = 0; split < NITI_SPLITS; ++split) {
+    const bool wanted = split == NITI_TRAIN || split == (int)niti_run_scored_split(run);
+    const char *hash = run->inputs.sha256[split];
+    if (run->inputs.images[split] > 0 || (!wanted && (!hash[0] || strcmp(hash, nothing) == 0))) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is 0 (expected at least 1: %s)", source, keys[split],
+                     wanted ? "the run trains on or scores this split" : "the SHA-256 is that of files");
+  }
+  return NITI_OK;
+}
+
+NitiStatus niti_run_check_recipe(const NitiRun *run, const char *source) {
+  if (run->inputs.seed != run->recipe->seed)
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'seed' is %" PRIu64 " (expected the recipe's %" PRIu64 ")", source,
+                     run->inputs.seed, run->recipe->seed);
+  if (run->epoch <= run->recipe->epochs) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: 'epoch' is %" PRId32 " (expected at most the recipe's %" PRId32 ")",
+                   source, run->epoch, run->recipe->epochs);
+}
+
+/* ---- scores ---- */
+
+/* How many images a score may be of, and why. */
+typedef struct Most {
+  int64_t images;
+  const char *why;
+} Most;
+
+/* Of a split, `limit` of whose images are scored (0: all). An image folder may have lost test images since. */
+static Most most_of(const NitiRun *run, const NitiRunInputs *began, NitiSplit split, int32_t limit) {
+  static const char *const whole[NITI_SPLITS] = {
+      [NITI_TEST] = "the number of test images", [NITI_VALIDATION] = "the number of validation images"};
+  const bool known = split != NITI_TEST || !niti_dataset_is_folder(run->dataset);
+  Most most = {known ? began->images[split] : INT32_MAX, known ? whole[split] : "the most that a score counts"};
+  if (limit > 0 && limit < most.images) most = (Most){limit, "'test_limit'"};
+  return most;
+}
+
+/* A file from before validation does not say what its best epoch was chosen on. */
+static Most most_of_either(const NitiRun *run, Most test) {
+  const int64_t validation = run->inputs.images[NITI_VALIDATION];
+  return validation > test.images ? (Most){validation, "the number of validation images"} : test;
+}
+
+NitiStatus niti_run_check_counts(const NitiRun *run, const NitiRunInputs *began, bool chosen, const char *source) {
+  const NitiSplit split = niti_run_scored_split(run);
+  const Most scored = most_of(run, began, split, run->test_limit), test = most_of(run, began, NITI_TEST, 0);
+  const Most unchosen = {0, "since validation does not choose the run's best epoch"};
+  const Most unaveraged = {0, "since the recipe has no average"};
+  const Most final = run->on_validation ? test : scored;
+  const struct {
+    const char *key;
+    int64_t images;
+    Most most;
+  } all[] = {
+      {"test_images", run->test.images, final},
+      {"best_images", run->best.images, chosen ? scored : most_of_either(run, scored)},
+      {"validation_images", run->validation.images, run->on_validation ? scored : unchosen},
+      {"best_test_images", run->best_test.images, run->on_validation ? test : unchosen},
+      {"average_samples", run->average_samples, run->average ? (Most){INT64_MAX, ""} : unaveraged},
+      {"averaged_images", run->averaged.images, run->average ? final : unaveraged},
+      {"averaged_validation_images", run->averaged_validation.images,
+       !run->average        ? unaveraged
+       : run->on_validation ? scored
+                            : unchosen},
+  };
+  for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
+    if (all[i].images <= all[i].most.images) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is %" PRId64 " (expected at most %" PRId64 ", %s)", source,
+                     all[i].key, all[i].images, all[i].most.images, all[i].most.why);
+  }
+  return NITI_OK;
+}
+
+/* ---- progress ---- */
+
+NitiStatus niti_run_check_progress(const NitiRun *run, int64_t steps, const char *source) {
+  const bool complete = run->complete;
+  const int64_t per_epoch = run->steps_per_epoch, begun = per_epoch * run->epoch;
+  const int64_t reported = run->epoch + (complete && run->step > begun); /* the last epoch may be unfinished */
+  if (run->step < begun || run->step > begun + per_epoch || run->step > steps)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: step %" PRId64 " is not in epoch %d of %" PRId64 " steps (is this the data set it was trained on?)",
+                     source, run->step, run->epoch, per_epoch);
+  if (complete && run->step < steps)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'complete' is 1 after step %" PRId64 " (expected 0 before step %" PRId64 ")", source,
+                     run->step, steps);
+  if (complete && run->epoch != run->step / per_epoch)
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'epoch' is %d (expected %" PRId64 " in a run that ended after step %" PRId64 ")", source,
+                     run->epoch, run->step / per_epoch, run->step);
+  if (run->best_epoch > reported || (run->best_epoch > 0) != (run->best.images > 0))
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'best_epoch' is %d, with 'best_images' %" PRId64 " (expected an epoch from 1 to %" PRId64
+                     " and its images, or 0 of both)",
+                     source, run->best_epoch, run->best.images, reported);
+  if (run->train.images > run->inputs.images[NITI_TRAIN])
+    return niti_fail(NITI_ERROR_FORMAT,
+                     "%s: __metadata__: 'train_images' is %" PRId64 " (expected at most the %" PRId64 " of an epoch)", source,
+                     run->train.images, run->inputs.images[NITI_TRAIN]);
+  return NITI_OK;
+}
