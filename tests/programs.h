@@ -1,5 +1,5 @@
-/* Descriptions, programs and networks for tests of what lies between a description and its results: helpers that fail the test
- * where anything goes wrong, and random networks, each from a seed alone. Include cmocka before it. */
+/* Descriptions, programs, networks and the CPU for tests of what lies between a description and its results: helpers that fail
+ * the test where anything goes wrong, and random networks, each from a seed alone. Include cmocka before it. */
 #ifndef NITI_TESTS_PROGRAMS_H
 #define NITI_TESTS_PROGRAMS_H
 
@@ -33,6 +33,15 @@ static inline NitiProgram *program_of(const char *text, const NitiLowerOptions *
   NitiProgram *program = lowered(description, options);
   niti_description_close(description);
   return program;
+}
+
+/* NULL where this CPU lacks the instruction set. */
+static inline NitiBackend *open_isa(const char *isa, int threads) {
+  NitiBackend *backend = NULL;
+  const NitiBackendOptions options = {.name = "cpu", .isa = isa, .threads = threads};
+  const NitiStatus status = niti_backend_open(&backend, &options);
+  assert_true(status == NITI_OK || status == NITI_ERROR_UNSUPPORTED);
+  return backend;
 }
 
 /* ---- random networks ---- */

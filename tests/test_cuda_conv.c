@@ -131,6 +131,30 @@ static void check(NitiConv s, Fill fill, NitiRounding mode) {
   check_with(s, fill, mode, added < 2 ? BIAS : added == 2 ? MEANS : NOTHING);
 }
 
+static void check_modes(NitiConv s) {
+  for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(s, FILL_FULL, mode);
+}
+
+/* In every mode, and with every fill. */
+static void check_all(NitiConv s, NitiRounding mode_of_fills) {
+  check_modes(s);
+  for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(s, fill, mode_of_fills);
+}
+
+static Fill random_fill(void) { return (Fill)random_in(0, FILLS - 1); }
+
+/* A mode that draws nothing or one that does. */
+static NitiRounding random_mode(void) { return random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE; }
+
+/* The same with a mode for each fill. */
+static void check_all_drawn(NitiConv s) {
+  check_modes(s);
+  for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(s, fill, random_mode());
+}
+
+/* Whether there is a window. */
+static bool has_output(NitiConv s) { return s.h + 2 * s.pad_h >= s.kh && s.w + 2 * s.pad_w >= s.kw; }
+
 /* ---- against the reference ---- */
 
 static void test_small_shapes(void **unused) {
@@ -184,10 +208,9 @@ static void test_small_shapes(void **unused) {
       conv_shape(19, 21, 10, 3, 32, 5, 3, 1, 2, 2, 1),
   };
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
-    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
+    check_all(shapes[i], NITI_NEAREST);
     /* means that are larger than the sums, which no pixel beyond the images may show in the range: */
-    for (int k = 0; k < 4; ++k) check_with(shapes[i], (Fill)random_in(0, FILLS - 1), NITI_NEAREST, MEANS);
+    for (int k = 0; k < 4; ++k) check_with(shapes[i], random_fill(), NITI_NEAREST, MEANS);
   }
 }
 
@@ -220,10 +243,7 @@ static void test_strides(void **unused) {
       conv_shape(33, 9, 7, 60, 80, 3, 5, 2, 1, 1, 2),
       conv_shape(5, 7, 13, 64, 192, 3, 3, 1, 4, 1, 1), /* four phases of columns */
   };
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
-    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_STOCHASTIC_BYTE);
-  }
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) check_all(shapes[i], NITI_STOCHASTIC_BYTE);
 }
 
 static void test_random_shapes(void **unused) {
@@ -238,8 +258,8 @@ static void test_random_shapes(void **unused) {
                                   channels[random_in(0, LAST)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 3),
                                   random_in(0, 2) ? 1 : random_in(1, 3), random_in(0, kernel_h), random_in(0, kernel_w));
     const int64_t products = (int64_t)s.n * s.oh * s.ow * s.k * s.kh * s.kw * s.c;
-    if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w || products > 40000000) continue;
-    check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
+    if (!has_output(s) || products > 40000000) continue;
+    check(s, random_fill(), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
     ++i;
   }
 }
@@ -256,16 +276,13 @@ static void test_groups(void **unused) {
       grouped(square(20, 1, 512, 64, 1, 1, 0), 32), grouped(conv_shape(3, 7, 5, 6, 9, 2, 3, 3, 2, 1, 2), 3),
       grouped(square(40, 64, 8, 8, 3, 1, 1), 8), /* a gradient beyond int32 */
   };
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
-    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(shapes[i], fill, NITI_NEAREST);
-  }
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) check_all(shapes[i], NITI_NEAREST);
   for (int i = 0; i < 60; ++i) {
     const int groups = random_in(1, 3) * random_in(1, 24), kernel = random_in(1, 4);
     const NitiConv s = conv_shape(random_in(1, 40), random_in(kernel, 14), random_in(kernel, 14), groups * random_in(1, 5),
                                   groups * random_in(1, 5), kernel, random_in(1, kernel), random_in(1, 3), random_in(1, 3),
                                   random_in(0, kernel), random_in(0, kernel));
-    check(grouped(s, groups), (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
+    check(grouped(s, groups), random_fill(), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
   }
 }
 
@@ -280,22 +297,17 @@ static void test_depthwise(void **unused) {
       square(40, 64, 16, 16, 3, 1, 1), /* a gradient beyond int32 */
       square(150, 64, 16, 16, 3, 2, 1),
   };
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    const NitiConv s = grouped(shapes[i], shapes[i].c);
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(s, FILL_FULL, mode);
-    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill) check(s, fill, random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
-  }
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) check_all_drawn(grouped(shapes[i], shapes[i].c));
   for (int i = 0; i < 60; ++i) {
     const int channels = 16 * random_in(1, 9), stride = random_in(1, 2), pad_h = random_in(0, 3), pad_w = random_in(0, 3);
     const NitiConv s = conv_shape(random_in(1, 33), random_in(3, 20), random_in(3, 20), channels, channels, 3, 3, stride, stride,
                                   random_in(0, 1) ? 1 : pad_h, random_in(0, 1) ? 1 : pad_w);
-    check(grouped(s, channels), (Fill)random_in(0, FILLS - 1), random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
+    check(grouped(s, channels), random_fill(), random_mode());
   }
   for (int i = 0; i < 60; ++i) { /* of any size, so that shifts are on both sides of 16 */
     const int channels = 16 * random_in(1, 9), stride = random_in(1, 2);
     const NitiConv s = square(random_in(1, 20), random_in(3, 20), channels, channels, 3, stride, random_in(0, 2));
-    check_with(grouped(s, channels), (Fill)random_in(0, FILLS - 1), random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE,
-               random_in(0, 1) ? BIAS : MEANS);
+    check_with(grouped(s, channels), random_fill(), random_mode(), random_in(0, 1) ? BIAS : MEANS);
   }
 }
 
@@ -338,8 +350,7 @@ static void test_every_way(void **unused) {
       grouped(square(17, 5, 30, 12, 3, 2, 1), 6),
   };
   for (call_way = 1; call_way <= MOST_WAYS; ++call_way) {
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
-      check(shapes[i], (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, 3));
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) check(shapes[i], random_fill(), (NitiRounding)random_in(0, 3));
     check(conv_shape(52, 50, 51, 2, 3, 1, 1, 1, 1, 0, 0), FILL_HIGH,
           NITI_NEAREST); /* a gradient just within int32, and beyond: */
     if (call_way <= 8) check(grouped(square(40, 64, 8, 8, 3, 1, 1), 8), FILL_HIGH, NITI_NEAREST);
@@ -377,18 +388,14 @@ static void test_boxes(void **unused) {
   };
   static const int channels[] = {1, 10, 16, 16, 24, 32, 32, 48, 64, 96};
   call_way_named = "mma box";
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-    for (NitiRounding mode = NITI_NEAREST; mode <= NITI_STOCHASTIC_BYTE; ++mode) check(shapes[i], FILL_FULL, mode);
-    for (Fill fill = FILL_HIGH; fill < FILLS; ++fill)
-      check(shapes[i], fill, random_in(0, 1) ? NITI_NEAREST : NITI_STOCHASTIC_BYTE);
-  }
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) check_all_drawn(shapes[i]);
   for (int i = 0; i < 100;) {
     const int kernel_h = random_in(1, 4), kernel_w = random_in(0, 2) ? kernel_h : random_in(1, 5);
     const NitiConv s = conv_shape(random_in(1, 40), random_in(1, 20), random_in(1, 40), channels[random_in(0, 9)],
                                   channels[random_in(0, 9)], kernel_h, kernel_w, random_in(0, 2) ? 1 : random_in(1, 2),
                                   random_in(0, 2) ? 1 : random_in(1, 2), random_in(0, kernel_h), random_in(0, kernel_w));
-    if (s.h + 2 * s.pad_h < kernel_h || s.w + 2 * s.pad_w < kernel_w) continue;
-    check(s, (Fill)random_in(0, FILLS - 1), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
+    if (!has_output(s)) continue;
+    check(s, random_fill(), (NitiRounding)random_in(0, NITI_STOCHASTIC_BYTE));
     ++i;
   }
   call_way_named = NULL;

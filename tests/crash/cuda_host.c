@@ -30,7 +30,7 @@ static cudaError_t call_cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr w
 #define ENTRY(result, name, parameters, arguments) .name = pretended_##name,
 const NitiCudaRuntime niti_cuda_runtime = {NITI_CUDA_CALLS(ENTRY)};
 
-static NitiBackend *open_isa(const char *isa) {
+static NitiBackend *open_cuda(const char *isa) {
   NitiBackend *backend = NULL;
   const NitiBackendOptions options = {.name = "cuda", .isa = isa};
   pretended_fault[0] = 0;
@@ -60,7 +60,7 @@ static void an_attribute_that_cannot_be_read_is_an_error(void **state) {
     assert_null(backend);
   }
   attributes_left = -1;
-  niti_backend_close(open_isa(NULL));
+  niti_backend_close(open_cuda(NULL));
 }
 
 /* ---- memory ---- */
@@ -69,7 +69,7 @@ static void an_attribute_that_cannot_be_read_is_an_error(void **state) {
 static void operands_from_outside_lie_in_memory(void **state) {
   enum { N = 256, SIDE = 16, C = 128 }; /* large enough for wgmma */
   static int8_t values[N * SIDE * SIDE * C];
-  NitiBackend *backend = open_isa("wgmma");
+  NitiBackend *backend = open_cuda("wgmma");
   NitiTensorDesc sums = niti_tensor_desc(NITI_ROLE_GRADIENT, (NitiShape){C, 3, 3, C});
   const NitiShape shape = {N, SIDE, SIDE, C};
   NitiOperation product = niti_operation(NITI_OP_CONV_GRADIENT, NITI_PHASE_BACKWARD, 0);
@@ -100,7 +100,7 @@ static void operands_from_outside_lie_in_memory(void **state) {
 /* What was compiled before more memory was asked for than there is has its workspace still. */
 static void a_workspace_outlives_a_failure(void **state) {
   enum { BYTES = 1 << 20 };
-  NitiBackend *backend = open_isa(NULL);
+  NitiBackend *backend = open_cuda(NULL);
   (void)state;
   must(backend->kernels->reserve(backend, BYTES));
   pretended_most = BYTES;
@@ -119,7 +119,7 @@ static void every_way_reads_a_mask_alike(void **state) {
   const NitiShape mask = {shape.n, shape.h, shape.w, shape.c};
   (void)state;
   for (int family = 0; family < 2; ++family) {
-    NitiBackend *backend = open_isa(family ? "wgmma" : "mma");
+    NitiBackend *backend = open_cuda(family ? "wgmma" : "mma");
     NitiConvCall call = {.shape = shape, .direction = NITI_BACKWARD};
     NitiWay ways[NITI_WAYS_MAX];
     const int count = backend->kernels->conv_ways(backend, &call, ways);
@@ -153,7 +153,7 @@ static void operands_of_networks_lie_in_memory(void **state) {
   const NitiLowerOptions options = {.batch = BATCH, .training = true, .optimizer = &niti_optimizer_sgd};
   (void)state;
   for (int plain = 0; plain < 2; ++plain) {
-    NitiBackend *backend = open_isa("wgmma");
+    NitiBackend *backend = open_cuda("wgmma");
     NitiProgram *p = program_of(network, &options);
     NitiExecutable *e = NULL;
     void *pixels = NULL;
@@ -214,19 +214,19 @@ static long step_launches(NitiBackend *backend) {
  * closed, and not where the environment says so. */
 static void only_who_may_wait_meets(void **state) {
   (void)state;
-  NitiBackend *first = open_isa("wgmma"), *second = open_isa("wgmma"), *other;
+  NitiBackend *first = open_cuda("wgmma"), *second = open_cuda("wgmma"), *other;
   const long waits = step_launches(first), apart = step_launches(second);
   assert_in_range(apart - waits, 20, apart);
   close_sound(second);
-  second = open_isa("wgmma");
+  second = open_cuda("wgmma");
   assert_int_equal(step_launches(second), apart); /* the second's end has not freed the first's place */
   close_sound(first);
-  other = open_isa("wgmma");
+  other = open_cuda("wgmma");
   assert_int_equal(step_launches(other), waits);
   close_sound(other);
   close_sound(second);
   assert_int_equal(setenv("NITI_CUDA_MEETINGS", "off", 1), 0);
-  other = open_isa("wgmma");
+  other = open_cuda("wgmma");
   assert_int_equal(step_launches(other), apart);
   close_sound(other);
   assert_int_equal(setenv("NITI_CUDA_MEETINGS", "of", 1), 0);
@@ -238,7 +238,7 @@ static void only_who_may_wait_meets(void **state) {
 /* At most half of what PyTorch takes for the same, 537 MB as measured on an H200 (docs/benchmarks.md), on a device of 132
  * multiprocessors as that has. */
 static void resnet18_takes_half_of_pytorchs_memory(void **state) {
-  NitiBackend *backend = open_isa("wgmma");
+  NitiBackend *backend = open_cuda("wgmma");
   NitiDescription *d = NULL;
   NitiNetwork *net = NULL;
   (void)state;
@@ -262,7 +262,7 @@ static void a_step_packs_its_weights_at_once(void **state) {
   static const char *const models[] = {"lenet5", "vgg-small-7", "vgg16", "resnet18", "resnet34"};
   (void)state;
   for (size_t i = 0; i < sizeof models / sizeof *models; ++i) {
-    NitiBackend *backend = open_isa("wgmma");
+    NitiBackend *backend = open_cuda("wgmma");
     const NitiKernels *real = backend->kernels;
     NitiKernels alone = *real;
     NitiDescription *d = NULL;

@@ -12,6 +12,7 @@
 #include <nccl.h>
 
 #include "backend/cuda/nccl.h"
+#include "fail_call.h"
 
 enum { EVENTS = 64, RANKS = 3 };
 
@@ -25,25 +26,16 @@ typedef struct Event {
 } Event;
 
 static Event events[EVENTS];
-static int event_count, call_count, fail_at, left, agreed; /* left: pieces of memory; agreed: questions */
+static int event_count, left, agreed; /* left: pieces of memory; agreed: questions */
 static bool other_failed, leads = true;
 static char opened[4], backend_stream, side_stream, an_event; /* their addresses */
-static const char *met;
 
 static void add(Event event) {
   assert_true(event_count < EVENTS);
   events[event_count++] = event;
 }
 
-static bool fails(const char *name) {
-  if (++call_count != fail_at) return false;
-  met = name;
-  return true;
-}
-
 /* ---- CUDA ---- */
-
-static cudaError_t meet(const char *name) { return fails(name) ? cudaErrorUnknown : cudaSuccess; }
 
 static cudaError_t fake_set_device(int device) {
   assert_int_equal(device, 5);

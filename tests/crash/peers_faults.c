@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "backend/cuda/copies.h"
+#include "fail_call.h"
 
 enum { RANKS = 3, PIECES = 64 };
 
@@ -30,14 +31,7 @@ static Piece pieces[PIECES];
 static int freed_while_mapped, unknown;
 static bool apart[RANKS], hidden; /* a device that cannot write others'; other devices are not visible */
 
-static _Thread_local int self, call_count, fail_at;
-static _Thread_local const char *met;
-
-static cudaError_t meet(const char *name) {
-  if (++call_count != fail_at) return cudaSuccess;
-  met = name;
-  return cudaErrorUnknown;
-}
+static _Thread_local int self;
 
 static Piece *find(const void *memory) {
   for (int i = 0; i < PIECES; ++i) {

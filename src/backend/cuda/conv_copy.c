@@ -55,14 +55,11 @@ static NitiConv unfolded_of(const NitiConv *s) {
 }
 
 /* What mma.sync takes for few channels in picoseconds, as measured on an H200 beside the models of its other ways: about twice as
- * long where it gathers single bytes, and in its first layer's kernel three times as long where it stores them. */
+ * long where it gathers single bytes. */
 static int64_t few_channels_time(const NitiCuda *cuda, const NitiConv *s) {
   NitiConv other = *s;
   int64_t time;
-  if (niti_mma_first_serves(s)) {
-    time = niti_mma_first_time(s);
-    return s->k % 16 == 0 ? time : time + 2 * (time - UNFOLD_LEAST);
-  }
+  if (niti_mma_first_serves(s)) return niti_mma_first_time(s);
   other.c = 16;
   if (is_stacked(s)) other = stacked_of(s);
   (void)niti_cuda_conv_mma.choose(cuda, &other, NITI_FORWARD, &time);
@@ -106,19 +103,11 @@ static NitiConv padded_of(const NitiConv *s, bool backward) {
   return padded;
 }
 
-NitiCopying niti_conv_copying(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  if (!backward && is_unfolded(cuda, s)) return NITI_COPY_UNFOLDED;
-  if (!backward && is_stacked(s)) return NITI_COPY_STACKED;
-  return is_padded(cuda, s, backward) ? NITI_COPY_PADDED : NITI_COPY_NONE;
-}
-
-NitiConv niti_conv_copied(const NitiCuda *cuda, const NitiConv *s, bool backward) {
-  switch (niti_conv_copying(cuda, s, backward)) {
-    case NITI_COPY_UNFOLDED: return unfolded_of(s);
-    case NITI_COPY_STACKED: return stacked_of(s);
-    case NITI_COPY_PADDED: return padded_of(s, backward);
-    default: return *s;
-  }
+NitiCopied niti_conv_copied(const NitiCuda *cuda, const NitiConv *s, bool backward) {
+  if (!backward && is_unfolded(cuda, s)) return (NitiCopied){NITI_COPY_UNFOLDED, unfolded_of(s)};
+  if (!backward && is_stacked(s)) return (NitiCopied){NITI_COPY_STACKED, stacked_of(s)};
+  if (is_padded(cuda, s, backward)) return (NitiCopied){NITI_COPY_PADDED, padded_of(s, backward)};
+  return (NitiCopied){NITI_COPY_NONE, *s};
 }
 
 static NitiShape input_of(const NitiConv *s, bool backward) {
@@ -174,13 +163,14 @@ static void stack(NitiCuda *cuda, int8_t *data, int8_t *weights, const NitiTenso
   niti_cuda_stack(cuda, stacks, weights ? 2 : 1);
 }
 
-void niti_conv_copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward,
+void niti_conv_copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiCopied *how, bool backward,
                     bool weights) {
+  const NitiConv *copied = &how->shape;
   const NitiShape to = input_of(copied, backward);
   int8_t *data = (int8_t *)cuda->scratch +
                  niti_blocked_align(niti_cuda_families_workspace(cuda, copied, backward ? NITI_BACKWARD : NITI_FORWARD));
   int8_t *own = weights ? data + niti_blocked_align(niti_shape_count(to)) : NULL;
-  switch (niti_conv_copying(cuda, s, backward)) {
+  switch (how->copying) {
     case NITI_COPY_UNFOLDED: stack(cuda, data, own, in, w, s, copied, s->kh, s->kw); break;
     case NITI_COPY_STACKED: stack(cuda, data, own, in, w, s, copied, s->stride_h, s->stride_w); break;
     default: pad(cuda, data, own, in, w, s, copied, backward); break;
@@ -192,9 +182,9 @@ void niti_conv_copy(NitiCuda *cuda, NitiTensor *in, NitiTensor *w, const NitiCon
   w->shape = (NitiShape){copied->k, copied->kh, copied->kw, copied->c};
 }
 
-NitiConv niti_conv_own_weights(const NitiCuda *cuda, const NitiConv *s) {
+NitiConv niti_conv_own_weights(const NitiConv *s, NitiCopying copying) {
   NitiConv own = *s;
-  if (niti_conv_copying(cuda, s, false) != NITI_COPY_UNFOLDED) return own;
+  if (copying != NITI_COPY_UNFOLDED) return own;
   own.c = (int32_t)sum_of(s);
   own.kh = own.kw = 1;
   own.stride_h = own.stride_w = 1; /* what packing asks for */

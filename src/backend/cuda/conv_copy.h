@@ -16,19 +16,21 @@ static inline size_t niti_blocked_align(size_t bytes) {
   return (bytes + NITI_BLOCKED_ALIGN - 1) / NITI_BLOCKED_ALIGN * NITI_BLOCKED_ALIGN;
 }
 
-NitiCopying niti_conv_copying(const NitiCuda *, const NitiConv *, bool backward);
-/* The convolution that kernels are asked for: s itself, or that of the copies. */
-NitiConv niti_conv_copied(const NitiCuda *, const NitiConv *s, bool backward);
-static inline bool niti_conv_is_copied(const NitiConv *copied, const NitiConv *s) {
-  return copied->c != s->c || copied->k != s->k;
-}
-/* The filters as they are, for packing them: of an unfolded convolution each is a pixel. */
-NitiConv niti_conv_own_weights(const NitiCuda *, const NitiConv *);
+/* What kernels are asked for in a convolution's place: the convolution itself, or that of the copies. */
+typedef struct NitiCopied {
+  NitiCopying copying;
+  NitiConv shape;
+} NitiCopied;
+
+/* Asks cost models, unless the channels need no copy. */
+NitiCopied niti_conv_copied(const NitiCuda *, const NitiConv *, bool backward);
+/* The filters of s as they are, for packing them: of an unfolded convolution each is a pixel. */
+NitiConv niti_conv_own_weights(const NitiConv *s, NitiCopying);
 /* Bytes of the copied convolution's own workspace and, behind it, of the copies: enough for each copying that a smaller batch may
  * have too. */
 size_t niti_conv_copies_workspace(const NitiCuda *, const NitiConv *, bool backward);
-/* in, w: the operands of s; become copies in the workspace, w only with `weights`. */
-void niti_conv_copy(NitiCuda *, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiConv *copied, bool backward,
+/* in, w: the operands of s, which is copied; become copies in the workspace, w only with `weights`. */
+void niti_conv_copy(NitiCuda *, NitiTensor *in, NitiTensor *w, const NitiConv *s, const NitiCopied *, bool backward,
                     bool weights);
 size_t niti_cuda_families_workspace(const NitiCuda *, const NitiConv *, NitiDirection); /* conv.c: of whichever family */
 
