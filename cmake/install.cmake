@@ -4,7 +4,7 @@
 include(CMakePackageConfigHelpers)
 
 # What a program that links libniti.a needs besides, as pkg-config knows it and as plain libraries.
-set(NITI_STATIC_MODULES yaml-0.1 jansson libjpeg libpng libprotobuf-c libmd zlib)
+set(NITI_STATIC_MODULES yaml-0.1 jansson libjpeg libpng libprotobuf-c nettle zlib)
 set(NITI_STATIC_PLAIN m)
 set(NITI_PC_FOLDERS "")
 if(NITI_HAS_CUDA)

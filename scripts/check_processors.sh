@@ -135,7 +135,7 @@ for architecture in "$@"; do
   esac
   [ $status != 77 ] || continue
   [ $status = 0 ] || exit $status
-  cmake --build "$folder/$architecture/build" -j "$(nproc)" --target niti test_io_checkpoint test_io test_arrays enumerate
+  cmake --build "$folder/$architecture/build" -j "$(nproc)" --target niti test_sha256 test_io_checkpoint test_io test_arrays enumerate
   there="$folder/$architecture/emulate $folder/$architecture/build/niti"
   for recipe in niti sgd arrays; do
     base=$work/$recipe-$architecture
@@ -149,7 +149,7 @@ for architecture in "$@"; do
     extend "$base-other" "$there"
     expect "$architecture" $recipe "$base-other" "the run from here, continued there,"
   done
-  for test in test_io_checkpoint test_io test_arrays "enumerate quick"; do
+  for test in test_sha256 test_io_checkpoint test_io test_arrays "enumerate quick"; do
     # shellcheck disable=SC2086 # words
     "$folder/$architecture/emulate" "$folder/$architecture/build/tests/"$test || bad=1
   done

@@ -10,14 +10,15 @@ mkdir -p "$2"
 folder=$(cd "$2" && pwd)
 shift 2
 PACKAGES="libyaml-dev libyaml-0-2 libjansson-dev libjansson4 libjpeg62-turbo-dev libjpeg62-turbo zlib1g-dev zlib1g
-  libprotobuf-c-dev libprotobuf-c1 libmd-dev libmd0 libcmocka-dev libcmocka0 libpng-dev"
+  libprotobuf-c-dev libprotobuf-c1 nettle-dev libcmocka-dev libcmocka0 libpng-dev"
+BOOKWORM="libpng16-16 libnettle8" # other names in Debian 13
 suite= sysroot= flags= group=slow
 case $architecture in
-  arm64) triplet=aarch64-linux-gnu processor=aarch64 group=test PACKAGES="$PACKAGES libpng16-16" ;;
-  armhf) triplet=arm-linux-gnueabihf processor=arm PACKAGES="$PACKAGES libpng16-16" flags="-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64" ;;
-  s390x) triplet=s390x-linux-gnu processor=s390x PACKAGES="$PACKAGES libpng16-16" ;;
+  arm64) triplet=aarch64-linux-gnu processor=aarch64 group=test PACKAGES="$PACKAGES $BOOKWORM" ;;
+  armhf) triplet=arm-linux-gnueabihf processor=arm PACKAGES="$PACKAGES $BOOKWORM" flags="-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64" ;;
+  s390x) triplet=s390x-linux-gnu processor=s390x PACKAGES="$PACKAGES $BOOKWORM" ;;
   riscv64) # Debian 13 is the first that has it; its libraries need its own C library
-    triplet=riscv64-linux-gnu processor=riscv64 PACKAGES="$PACKAGES libpng16-16t64 libc6 libc6-dev linux-libc-dev libgcc-s1" suite=trixie ;;
+    triplet=riscv64-linux-gnu processor=riscv64 PACKAGES="$PACKAGES libpng16-16t64 libnettle8t64 libc6 libc6-dev linux-libc-dev libgcc-s1" suite=trixie ;;
   *) echo "cross_configure: '$architecture': arm64, armhf, s390x or riscv64 expected" >&2; exit 1 ;;
 esac
 libraries=$folder/root/usr/lib/$triplet

@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 BUILD="gcc libc6-dev cmake make ninja-build pkg-config libyaml-dev libjansson-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev
-  libprotobuf-c-dev protobuf-c-compiler libmd-dev libopenmpi-dev openmpi-bin"
+  libprotobuf-c-dev protobuf-c-compiler nettle-dev libopenmpi-dev openmpi-bin"
 RUN="dataset-fashion-mnist python3"
 # The two cross compilers are those of scripts/check_freestanding.sh and tests/export, which also emulates whole boards.
 TEST="libcmocka-dev librandom123-dev python3-venv clang clang-format binutils gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-user

@@ -2,10 +2,10 @@
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */
-#include <sha256.h>
 
 #include "data/format.h"
 #include "data_open.h"
+#include "platform/sha256.h"
 
 /* ---- IDX ---- */
 
@@ -482,7 +482,7 @@ static void hash_names(char expected[65], const char *dir, const char *const *na
     used += size;
     free(bytes);
   }
-  assert_non_null(SHA256Data(all, used, expected));
+  niti_sha256_of(expected, all, used);
   free(all);
 }
 

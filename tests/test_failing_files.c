@@ -1,4 +1,4 @@
-/* Packed files and tuning files where the disk or memory fails, and those that no other test has. */
+/* Packed files, digests and tuning files where the disk or memory fails, and those that no other test has. */
 /* clang-format off */
 #include "data_files.h" /* first */
 /* clang-format on */
@@ -10,6 +10,7 @@
 #include "backend/tuning.h"
 #include "data/packed.h"
 #include "fail_memory.h"
+#include "platform/sha256.h"
 
 /* Reads until the one that fails; negative: none will. */
 static long reads = -1;
@@ -126,6 +127,20 @@ static void plain_files(void **state) {
   niti_packed_close(packed);
 }
 
+/* ---- digests ---- */
+
+static void digests_of_files_that_cannot_be_read(void **state) {
+  (void)state;
+  char digest[NITI_SHA256_TEXT];
+  put_file(path, content, sizeof content - 1);
+  for (long n = 0; FAILS && n < 2; ++n) { /* the whole file, and its end */
+    reads = n;
+    const NitiStatus status = niti_sha256_of_file(digest, path);
+    reads = -1;
+    refused(status, NITI_ERROR_FILE, path, strerror(EIO));
+  }
+}
+
 /* ---- tuning files ---- */
 
 static NitiBackend *backend;
@@ -233,6 +248,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(packed_files_that_cannot_be_read, make_file, remove_file),
       cmocka_unit_test_setup_teardown(packed_files_with_padding, make_file, remove_file),
       cmocka_unit_test_setup_teardown(plain_files, make_file, remove_file),
+      cmocka_unit_test_setup_teardown(digests_of_files_that_cannot_be_read, make_file, remove_file),
       cmocka_unit_test_setup_teardown(tuning_files, make_file, remove_file),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

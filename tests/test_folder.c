@@ -4,7 +4,6 @@
 /* clang-format on */
 #include <dirent.h>
 #include <dlfcn.h>
-#include <sha256.h>
 
 #include "data/loader.h"
 #include "data_open.h"

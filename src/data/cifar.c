@@ -1,13 +1,13 @@
 /* The CIFAR binary formats: records of one (CIFAR-10) or two (CIFAR-100: coarse, fine) label bytes and 3 planes of 32x32 pixels.
  */
 #include <errno.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/format.h"
 #include "platform/file.h"
+#include "platform/sha256.h"
 #include "platform/system.h"
 
 enum { SIDE = 32, PLANE = SIDE * SIDE, PIXELS = 3 * PLANE };
@@ -99,11 +99,11 @@ static NitiStatus take_records(NitiDataSplit *split, int64_t *index, const uint8
   return NITI_OK;
 }
 
-static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, SHA256_CTX *sha) {
+static NitiStatus read_file(NitiDataSplit *split, int64_t *index, const char *path, const Layout *layout, NitiSha256 *sha) {
   char *bytes;
   size_t size;
   NITI_TRY(niti_file_read(&bytes, &size, path, SIZE_MAX - 1));
-  SHA256_Update(sha, (const uint8_t *)bytes, size);
+  niti_sha256_add(sha, bytes, size);
   const NitiStatus status = take_records(split, index, (const uint8_t *)bytes, size, path, layout);
   free(bytes);
   return status;
@@ -136,8 +136,8 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   NitiDataSplit *split = &dataset->split[which];
   const bool lazy = dataset->request.lazy;
   int64_t index = 0;
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
+  NitiSha256 sha;
+  niti_sha256_begin(&sha);
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
   NITI_TRY(count_records(split, layout, layout->files[which]));
@@ -153,7 +153,7 @@ static NitiStatus read_split(NitiDataset *dataset, NitiSplit which, const char *
   }
   if (index != split->stored) return niti_fail(NITI_ERROR_FORMAT, "%s: a file shrank while it was read", path);
   split->count = split->stored;
-  if (!lazy) (void)SHA256_End(&sha, split->sha256);
+  if (!lazy) niti_sha256_end(&sha, split->sha256);
   return NITI_OK;
 }
 

@@ -1,5 +1,4 @@
 /* What a data set's files are: their hashes, and whether they are still those that were opened. */
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include "data/image.h"
 #include "data/packed.h"
 #include "platform/file.h"
+#include "platform/sha256.h"
 #include "platform/system.h"
 
 enum { SETTLED = 2 /* seconds: more than the steps in which file systems count time */ };
@@ -47,7 +47,7 @@ NitiStatus niti_split_add_file(NitiDataSplit *split, const char *name) {
 typedef struct Hashing {
   NitiDataset *dataset;
   NitiRecords *records; /* whose checks are made on the way; NULL: none */
-  SHA256_CTX sha;
+  NitiSha256 sha;
   char what[32];
   int64_t done, total; /* files */
 } Hashing;
@@ -59,7 +59,7 @@ static NitiStatus hash_bytes(Hashing *hashing, NitiPacked *file) {
   for (uint64_t at = 0;; at += got) {
     NITI_TRY(niti_packed_read(file, bytes, sizeof bytes, &got));
     if (got == 0) return NITI_OK;
-    SHA256_Update(&hashing->sha, bytes, got);
+    niti_sha256_add(&hashing->sha, bytes, got);
     if (checked) niti_records_check_add(hashing->records, (size_t)hashing->done, at, bytes, got);
     NITI_TRY(niti_dataset_watch(hashing->dataset, hashing->what, hashing->done, hashing->total));
   }
@@ -115,21 +115,20 @@ NitiStatus niti_dataset_hash(NitiDataset *dataset, NitiSplit split, char text[65
     return NITI_OK;
   }
   (void)snprintf(hashing.what, sizeof hashing.what, "hashing %s files", niti_split_name(split));
-  SHA256_Init(&hashing.sha);
+  niti_sha256_begin(&hashing.sha);
   if (s->records) NITI_TRY(niti_records_check_begin(s->records));
   for (size_t i = 0; i < s->files.count; ++i) {
     char *path = NULL;
     NITI_TRY(niti_path_join(&path, s->dir, s->files.path[i]));
     /* Where the folder is the label, the name belongs to the data. */
-    if (niti_dataset_is_folder(dataset))
-      SHA256_Update(&hashing.sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
+    if (niti_dataset_is_folder(dataset)) niti_sha256_add_text(&hashing.sha, s->files.path[i]);
     NitiStatus status = hash_file(&hashing, path);
     if (status == NITI_OK) status = check_same(s, i, path);
     free(path);
     NITI_TRY(status);
     ++hashing.done;
   }
-  (void)SHA256_End(&hashing.sha, text);
+  niti_sha256_end(&hashing.sha, text);
   return NITI_OK;
 }
 
@@ -149,44 +148,43 @@ NitiStatus niti_dataset_set_checks(NitiDataset *dataset, NitiSplit split, const 
 /* ---- which files ---- */
 
 /* Adds a file; false: it had changed lately when the data set was opened, or could not be asked about. */
-static bool add_file(SHA256_CTX *sha, const NitiDataset *dataset, const NitiFileFacts *facts) {
-  SHA256_Update(sha, (const uint8_t *)&facts->device, sizeof facts->device);
-  SHA256_Update(sha, (const uint8_t *)&facts->inode, sizeof facts->inode);
-  SHA256_Update(sha, (const uint8_t *)&facts->size, sizeof facts->size);
-  SHA256_Update(sha, (const uint8_t *)&facts->changed, sizeof facts->changed);
-  SHA256_Update(sha, (const uint8_t *)&facts->status_changed, sizeof facts->status_changed);
+static bool add_file(NitiSha256 *sha, const NitiDataset *dataset, const NitiFileFacts *facts) {
+  niti_sha256_add(sha, &facts->device, sizeof facts->device);
+  niti_sha256_add(sha, &facts->inode, sizeof facts->inode);
+  niti_sha256_add(sha, &facts->size, sizeof facts->size);
+  niti_sha256_add(sha, &facts->changed, sizeof facts->changed);
+  niti_sha256_add(sha, &facts->status_changed, sizeof facts->status_changed);
   const time_t settled = dataset->opened - SETTLED;
   return facts->inode != 0 && facts->status_changed.tv_sec < settled && facts->changed.tv_sec < settled;
 }
 
 /* Adds the folder itself, since its many files are read on the way. */
-static bool add_folder(SHA256_CTX *sha, const char *dir) {
+static bool add_folder(NitiSha256 *sha, const char *dir) {
   NitiFileFacts facts;
   (void)find_facts(&facts, dir);
-  SHA256_Update(sha, (const uint8_t *)&facts.device, sizeof facts.device);
-  SHA256_Update(sha, (const uint8_t *)&facts.inode, sizeof facts.inode);
+  niti_sha256_add(sha, &facts.device, sizeof facts.device);
+  niti_sha256_add(sha, &facts.inode, sizeof facts.inode);
   return facts.inode != 0;
 }
 
 void niti_dataset_files(const NitiDataset *dataset, NitiSplit split, char text[65]) {
   const NitiDataSplit *s = &dataset->split[split];
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
+  NitiSha256 sha;
+  niti_sha256_begin(&sha);
   bool good = s->facts || add_folder(&sha, s->dir);
   for (size_t i = 0; good && s->facts && i < s->files.count; ++i) good = add_file(&sha, dataset, &s->facts[i]);
   text[0] = 0;
-  if (good) (void)SHA256_End(&sha, text);
+  if (good) niti_sha256_end(&sha, text);
 }
 
 /* ---- names ---- */
 
 void niti_dataset_names_hash(const NitiDataset *dataset, NitiSplit split, char text[65]) {
   const NitiDataSplit *s = &dataset->split[split];
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
+  NitiSha256 sha;
+  niti_sha256_begin(&sha);
   const bool folder = niti_dataset_is_folder(dataset);
-  if (!folder) SHA256_Update(&sha, (const uint8_t *)dataset->format->name, strlen(dataset->format->name));
-  for (size_t i = 0; folder && i < s->files.count; ++i)
-    SHA256_Update(&sha, (const uint8_t *)s->files.path[i], strlen(s->files.path[i]) + 1);
-  (void)SHA256_End(&sha, text);
+  if (!folder) niti_sha256_add(&sha, dataset->format->name, strlen(dataset->format->name));
+  for (size_t i = 0; folder && i < s->files.count; ++i) niti_sha256_add_text(&sha, s->files.path[i]);
+  niti_sha256_end(&sha, text);
 }

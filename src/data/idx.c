@@ -1,13 +1,13 @@
 /* The IDX format of MNIST and its kin: big-endian magic number 0x000008 and the number of dimensions, the dimensions as uint32,
  * then uint8 values. */
 #include <limits.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/format.h"
 #include "data/packed.h"
+#include "platform/sha256.h"
 #include "platform/system.h"
 
 enum { IMAGE_MAGIC = 0x803, LABEL_MAGIC = 0x801, NAME_BYTES = 96, SPELLINGS = 8, DEFLATE_RATIO_MAX = 1040, CHUNK = 1 << 22 };
@@ -61,7 +61,7 @@ typedef struct Reader {
   NitiPacked *file;
   const char *path;
   uint64_t position, size; /* of the unpacked bytes; of the file on disk */
-  SHA256_CTX *sha;         /* of what is read; NULL: not wanted */
+  NitiSha256 *sha;         /* of what is read; NULL: not wanted */
 } Reader;
 
 /* Reads count bytes; a file that ends before or is damaged fails. */
@@ -76,7 +76,7 @@ static NitiStatus read_bytes(Reader *reader, void *out, uint64_t count) {
     if (got == 0)
       return niti_fail(NITI_ERROR_FORMAT, "%s: byte %llu: the file ends here, expected %llu more bytes", reader->path,
                        (unsigned long long)reader->position, (unsigned long long)count);
-    if (reader->sha) SHA256_Update(reader->sha, to, got);
+    if (reader->sha) niti_sha256_add(reader->sha, to, got);
     to += got;
     count -= got;
     reader->position += got;
@@ -136,7 +136,7 @@ static NitiStatus read_array(Reader *reader, uint8_t **out, uint32_t *dims, uint
 }
 
 static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *path, uint32_t magic,
-                            SHA256_CTX *sha) {
+                            NitiSha256 *sha) {
   const bool leave = dataset->request.lazy && magic == IMAGE_MAGIC;
   Reader reader = {.dataset = dataset, .path = path, .sha = sha};
   *out = NULL;
@@ -153,7 +153,7 @@ static NitiStatus read_file(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
 
 /* Reads one of a split's two files, adding it to the split's list. The caller frees *out. */
 static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims, const char *family, int which, int part,
-                            SHA256_CTX *sha) {
+                            NitiSha256 *sha) {
   NitiDataSplit *split = &dataset->split[which];
   char name[NAME_BYTES];
   bool there;
@@ -196,7 +196,7 @@ static NitiStatus leave_images(NitiDataSplit *split, size_t image, bool transpos
   return status;
 }
 
-static NitiStatus read_images(NitiDataset *dataset, int which, const char *family, SHA256_CTX *sha) {
+static NitiStatus read_images(NitiDataset *dataset, int which, const char *family, NitiSha256 *sha) {
   NitiDataSplit *split = &dataset->split[which];
   uint32_t dims[3] = {0};
   uint8_t *images = NULL;
@@ -224,15 +224,15 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   NitiDataSplit *split = &dataset->split[which];
   uint32_t label_count = 0;
   uint8_t *labels = NULL;
-  char digest[SHA256_DIGEST_STRING_LENGTH] = "";
+  char digest[NITI_SHA256_TEXT];
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  SHA256_CTX hash;
-  SHA256_Init(&hash);
-  SHA256_CTX *sha = dataset->request.lazy ? NULL : &hash;
+  NitiSha256 hash;
+  niti_sha256_begin(&hash);
+  NitiSha256 *sha = dataset->request.lazy ? NULL : &hash;
   NITI_TRY(read_images(dataset, which, family, sha));
   NITI_TRY(read_part(dataset, &labels, &label_count, family, which, 1, sha));
-  if (sha) (void)SHA256_End(sha, split->sha256);
+  if (sha) niti_sha256_end(sha, split->sha256);
   NitiStatus status = NITI_OK;
   if (label_count != split->stored)
     status = niti_fail(NITI_ERROR_FORMAT, "%s/%s: byte 4: %u labels, expected %lld as there are images in %s", split->dir,
@@ -240,8 +240,8 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   if (status == NITI_OK) status = take_labels(dataset, which, labels);
   if (status == NITI_OK) {
     split->count = split->stored;
-    const char *hash = SHA256Data(labels, label_count, digest);
-    *fashion = *fashion || strcmp(hash, known) == 0 || strcmp(hash, known_test) == 0;
+    niti_sha256_of(digest, labels, label_count);
+    *fashion = *fashion || strcmp(digest, known) == 0 || strcmp(digest, known_test) == 0;
   }
   free(labels);
   return status;

@@ -2,7 +2,6 @@
 #include "export/folder.h"
 
 #include <errno.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "platform/file.h"
 #include "platform/folder.h"
 #include "platform/path.h"
+#include "platform/sha256.h"
 #include "platform/system.h"
 #include "platform/text.h"
 
@@ -109,12 +109,12 @@ static bool is_listed(const char *list, const char *end, const char *path, size_
 /* What the list has so far, and a line for each file that it does not have. */
 static char *list_of(const char *before, const NitiExportFiles *files) {
   NitiTextMemory memory;
-  char digest[SHA256_DIGEST_STRING_LENGTH];
+  char digest[NITI_SHA256_TEXT];
   if (niti_text_open(&memory)) {
     fputs(before, memory.to);
     for (int i = 0; i < files->count; ++i) {
       const NitiExportFile *file = &files->files[i];
-      (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), digest);
+      niti_sha256_of(digest, file->text, strlen(file->text));
       if (!is_listed(before, NULL, file->path, strlen(file->path), digest)) fprintf(memory.to, "%s  %s\n", digest, file->path);
     }
   }
@@ -167,7 +167,7 @@ static NitiStatus find_link_to(bool *found, char *path, size_t from) {
 }
 
 /* The digest of a file that is there; "": none is, or none that an export can have written. */
-static NitiStatus find_digest(char digest[SHA256_DIGEST_STRING_LENGTH], const char *path) {
+static NitiStatus find_digest(char digest[NITI_SHA256_TEXT], const char *path) {
   char *data = NULL;
   size_t size;
   bool there;
@@ -176,18 +176,18 @@ static NitiStatus find_digest(char digest[SHA256_DIGEST_STRING_LENGTH], const ch
   if (!there) return NITI_OK;
   const NitiStatus status = niti_file_read(&data, &size, path, FILE_MAX);
   if (status != NITI_OK) return status == NITI_ERROR_FORMAT ? NITI_OK : status; /* too long */
-  (void)SHA256Data((const uint8_t *)data, size, digest);
+  niti_sha256_of(digest, data, size);
   free(data);
   return NITI_OK;
 }
 
 /* What was changed since an earlier export wrote it, or what no export wrote, is not overwritten. */
 static NitiStatus check_file(const char *path, const NitiExportFile *file, const char *list) {
-  char found[SHA256_DIGEST_STRING_LENGTH], own[SHA256_DIGEST_STRING_LENGTH];
+  char found[NITI_SHA256_TEXT], own[NITI_SHA256_TEXT];
   bool there;
   NITI_TRY(niti_path_is_file(&there, path));
   if (!there) return NITI_OK;
-  (void)SHA256Data((const uint8_t *)file->text, strlen(file->text), own);
+  niti_sha256_of(own, file->text, strlen(file->text));
   NITI_TRY(find_digest(found, path));
   if (found[0] && (strcmp(found, own) == 0 || is_listed(list, NULL, file->path, strlen(file->path), found))) return NITI_OK;
   return niti_fail(
@@ -199,7 +199,7 @@ static NitiStatus check_file(const char *path, const NitiExportFile *file, const
 
 /* Where it is as it was written. */
 static NitiStatus remove_file(const char *out, const char *file, const char *list) {
-  char *path, digest[SHA256_DIGEST_STRING_LENGTH] = "";
+  char *path, digest[NITI_SHA256_TEXT] = "";
   bool link;
   NITI_TRY(niti_path_join(&path, out, file));
   NitiStatus status = find_link_to(&link, path, strlen(out) + 1);

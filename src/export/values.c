@@ -3,7 +3,6 @@
 
 #include <ctype.h>
 #include <inttypes.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "platform/file.h"
 #include "platform/json.h"
 #include "platform/path.h"
+#include "platform/sha256.h"
 #include "platform/text.h"
 
 typedef struct Type {
@@ -78,13 +78,13 @@ static void walk_values(const NitiValues *v, const Type *t, void (*take)(void *c
 }
 
 static void take_file(void *to, const uint8_t *piece, size_t count) { (void)fwrite(piece, 1, count, to); }
-static void take_sum(void *sum, const uint8_t *piece, size_t count) { SHA256_Update(sum, piece, count); }
+static void take_sum(void *sum, const uint8_t *piece, size_t count) { niti_sha256_add(sum, piece, count); }
 
-static void sum_values(char digest[SHA256_DIGEST_STRING_LENGTH], const NitiValues *v, const Type *t) {
-  SHA256_CTX sum;
-  SHA256_Init(&sum);
+static void sum_values(char digest[NITI_SHA256_TEXT], const NitiValues *v, const Type *t) {
+  NitiSha256 sum;
+  niti_sha256_begin(&sum);
   walk_values(v, t, take_sum, &sum);
-  (void)SHA256_End(&sum, digest);
+  niti_sha256_end(&sum, digest);
 }
 
 static void write_npy(FILE *to, const NitiValues *v, const Type *t, const char *stem) {

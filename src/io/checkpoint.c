@@ -1,7 +1,6 @@
 /* Checkpoints: in memory, saving, loading and verification. */
 #include "io/checkpoint.h"
 
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "io/hash.h"
 #include "platform/bytes.h"
 #include "platform/path.h"
+#include "platform/sha256.h"
 #include "platform/text.h"
 
 static const char exponent_suffix[] = ".exponent";
@@ -175,37 +175,35 @@ static void sort_content(NitiSafetensors *content) {
   if (content->metadata_count) qsort(content->metadata, content->metadata_count, sizeof *content->metadata, compare_pairs);
 }
 
-static void add_text(SHA256_CTX *sha, const char *text) { SHA256_Update(sha, (const uint8_t *)text, strlen(text) + 1); }
-
 /* SHA-256 over sorted content: keys and values, each with its zero byte; then of each tensor its name and dtype with theirs, its
  * shape as decimal numbers with theirs, an empty string, and its data. */
 static NitiStatus sum_content(char text[65], const NitiSafetensors *content) {
   uint8_t buffer[NITI_BYTES_PIECE];
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
+  NitiSha256 sha;
+  niti_sha256_begin(&sha);
   for (size_t i = 0; i < content->metadata_count; ++i) {
     if (!strcmp(content->metadata[i].key, "checksum")) continue;
-    add_text(&sha, content->metadata[i].key);
-    add_text(&sha, content->metadata[i].value);
+    niti_sha256_add_text(&sha, content->metadata[i].key);
+    niti_sha256_add_text(&sha, content->metadata[i].value);
   }
   for (size_t i = 0; i < content->count; ++i) {
     const NitiSafetensor *tensor = &content->tensors[i];
     size_t bytes;
     NITI_TRY(niti_safetensor_bytes(&bytes, tensor));
-    add_text(&sha, tensor->name);
-    add_text(&sha, niti_file_dtype_name(tensor->dtype));
+    niti_sha256_add_text(&sha, tensor->name);
+    niti_sha256_add_text(&sha, niti_file_dtype_name(tensor->dtype));
     for (int d = 0; d < tensor->ndim; ++d) {
       char number[16];
       (void)snprintf(number, sizeof number, "%lu", (unsigned long)tensor->dims[d]);
-      add_text(&sha, number);
+      niti_sha256_add_text(&sha, number);
     }
-    add_text(&sha, "");
+    niti_sha256_add_text(&sha, "");
     for (size_t at = 0, count = 0; at < bytes; at += count) {
       const uint8_t *piece = niti_bytes_piece(&count, buffer, tensor->data, at, bytes, niti_dtype_size(tensor->dtype));
-      SHA256_Update(&sha, piece, count);
+      niti_sha256_add(&sha, piece, count);
     }
   }
-  (void)SHA256_End(&sha, text);
+  niti_sha256_end(&sha, text);
   return NITI_OK;
 }
 

@@ -1,25 +1,25 @@
 /* SHA-256 over named tensors. */
 #include "io/hash.h"
 
-#include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "platform/bytes.h"
+#include "platform/sha256.h"
 
 struct NitiHash {
-  SHA256_CTX sha;
+  NitiSha256 sha;
 };
 
 static void put_u32(NitiHash *hash, uint32_t v) {
   const uint8_t bytes[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
-  SHA256_Update(&hash->sha, bytes, sizeof bytes);
+  niti_sha256_add(&hash->sha, bytes, sizeof bytes);
 }
 
 NitiStatus niti_hash_open(NitiHash **out) {
   *out = malloc(sizeof **out);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "out of memory for a hash");
-  SHA256_Init(&(*out)->sha);
+  niti_sha256_begin(&(*out)->sha);
   return NITI_OK;
 }
 
@@ -27,7 +27,7 @@ void niti_hash_tensor(NitiHash *hash, const char *name, int ndim, const uint32_t
                       size_t size) {
   uint8_t buffer[NITI_BYTES_PIECE];
   size_t bytes = size;
-  SHA256_Update(&hash->sha, (const uint8_t *)name, strlen(name) + 1);
+  niti_sha256_add_text(&hash->sha, name);
   put_u32(hash, (uint32_t)ndim);
   for (int i = 0; i < ndim; ++i) {
     put_u32(hash, dims[i]);
@@ -36,11 +36,11 @@ void niti_hash_tensor(NitiHash *hash, const char *name, int ndim, const uint32_t
   put_u32(hash, (uint32_t)exponent);
   for (size_t at = 0, count = 0; at < bytes; at += count) {
     const uint8_t *piece = niti_bytes_piece(&count, buffer, data, at, bytes, size);
-    SHA256_Update(&hash->sha, piece, count);
+    niti_sha256_add(&hash->sha, piece, count);
   }
 }
 
 void niti_hash_close(NitiHash *hash, char text[65]) {
-  (void)SHA256_End(&hash->sha, text);
+  niti_sha256_end(&hash->sha, text);
   free(hash);
 }

@@ -1,9 +1,9 @@
 /* Facts that have to be the same on all ranks: one hash is exchanged, and the facts themselves only where it differs. */
-#include <sha256.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "platform/sha256.h"
 #include "ranks/ranks.h"
 
 void niti_facts_add(NitiFacts *facts, const char *name, const char *value) {
@@ -82,7 +82,7 @@ static NitiStatus compare(NitiRanks *r, const NitiFacts *facts) {
     free(all);
     return out_of_memory();
   }
-  (void)SHA256Data((const uint8_t *)facts->text, facts->size, own.sha256);
+  niti_sha256_of(own.sha256, facts->text, facts->size);
   size_t longest = 0;
   NitiStatus status = niti_ranks_gather(r, all, &own, sizeof own);
   const int rank = status == NITI_OK ? first_other(all, size, &longest) : size;

@@ -4,7 +4,6 @@
 
 #include <dlfcn.h>
 #include <limits.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "platform/clock.h"
 #include "platform/environment.h"
 #include "platform/path.h"
+#include "platform/sha256.h"
 #include "platform/system.h"
 #include "platform/threads.h"
 
@@ -331,6 +331,6 @@ void niti_ranks_file(const NitiRanks *r, NitiRankFile which, char text[NITI_RANK
 NitiStatus niti_ranks_file_hash(const NitiRanks *r, NitiRankFile which, char text[65]) {
   char whole[PATH_MAX];
   const char *file = code_file(r, which, whole);
-  if (SHA256File(file, text)) return NITI_OK;
+  if (niti_sha256_of_file(text, file) == NITI_OK) return NITI_OK;
   return niti_fail(NITI_ERROR_FILE, "%s: cannot read it to compare it with the other ranks'", file);
 }

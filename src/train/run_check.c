@@ -2,16 +2,16 @@
 #include "train/run_check.h"
 
 #include <inttypes.h>
-#include <sha256.h>
 #include <string.h>
 
+#include "platform/sha256.h"
 #include "train/scoring.h"
 
 /* The hash of a split without images is that of no files, or missing. */
 NitiStatus niti_run_check_inputs(const NitiRun *run, const char *source) {
   static const char *const keys[NITI_SPLITS] = {"train_set_images", "test_set_images", "validation_set_images"};
   char nothing[65];
-  (void)SHA256Data((const uint8_t *)"", 0, nothing);
+  niti_sha256_of(nothing, "", 0);
   for (int split = 0; split < NITI_SPLITS; ++split) {
     const bool wanted = split == NITI_TRAIN || split == (int)niti_run_scored_split(run);
     const char *hash = run->inputs.sha256[split];

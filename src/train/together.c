@@ -4,13 +4,13 @@
 
 #include <inttypes.h>
 #include <limits.h>
-#include <sha256.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "platform/file.h"
+#include "platform/sha256.h"
 #include "platform/system.h"
 
 enum { LIMIT_PERCENT = 150, SECONDS_LEAST = 2 };
@@ -44,7 +44,7 @@ NitiStatus niti_together_statistics(NitiRun *run, int32_t mean[NITI_CHANNELS_MAX
 
 /* ---- hashes of files ---- */
 
-static void text_hash(char out[65], const char *text) { (void)SHA256Data((const uint8_t *)text, strlen(text), out); }
+static void text_hash(char out[65], const char *text) { niti_sha256_of(out, text, strlen(text)); }
 
 /* Of the ranks of this host that have the same text, the one whose turn it is; they count from 0. */
 static NitiStatus find_hasher(int *out, NitiRanks *ranks, const char *text, int turn) {

@@ -1,10 +1,9 @@
 /* Structure-aware mutation of checkpoints. */
 #include "forge.h"
 
-#include <sha256.h>
-
 #include "io/safetensors.h"
 #include "platform/file.h"
+#include "platform/sha256.h"
 #include "platform/text.h"
 
 static const char *const numbers[] = {"0",
@@ -183,12 +182,10 @@ static int compare_tensors(const void *a, const void *b) {
   return strcmp(((const NitiSafetensor *)a)->name, ((const NitiSafetensor *)b)->name);
 }
 
-static void add_number(SHA256_CTX *sha, uint32_t v) {
+static void add_number(NitiSha256 *sha, uint32_t v) {
   const uint8_t bytes[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
-  SHA256_Update(sha, bytes, 4);
+  niti_sha256_add(sha, bytes, 4);
 }
-
-static void add_text(SHA256_CTX *sha, const char *text) { SHA256_Update(sha, (const uint8_t *)text, strlen(text) + 1); }
 
 static const NitiSafetensor *find(const NitiSafetensors *c, const char *name, const char *suffix) {
   for (size_t i = 0; i < c->count; ++i) {
@@ -200,47 +197,47 @@ static const NitiSafetensor *find(const NitiSafetensors *c, const char *name, co
 
 /* Of sorted content. */
 static void hash(char text[65], const NitiSafetensors *c) {
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
+  NitiSha256 sha;
+  niti_sha256_begin(&sha);
   for (size_t i = 0; i < c->count; ++i) {
     const NitiSafetensor *t = &c->tensors[i], *e = find(c, t->name, ".exponent");
     size_t bytes;
     int32_t exponent = 0;
     if (t->dtype == NITI_I32 || !e || niti_safetensor_bytes(&bytes, t) != NITI_OK) continue;
     if (e->dtype == NITI_I32 && e->ndim == 0) memcpy(&exponent, e->data, 4);
-    add_text(&sha, t->name);
+    niti_sha256_add_text(&sha, t->name);
     add_number(&sha, (uint32_t)t->ndim);
     for (int d = 0; d < t->ndim; ++d) add_number(&sha, t->dims[d]);
     add_number(&sha, (uint32_t)exponent);
-    SHA256_Update(&sha, t->data, bytes);
+    niti_sha256_add(&sha, t->data, bytes);
   }
-  (void)SHA256_End(&sha, text);
+  niti_sha256_end(&sha, text);
 }
 
 static void checksum(char text[65], const NitiSafetensors *c) {
   static const char *const dtypes[] = {"I8", "I16", "I32", "I64", "8 bits", "16 bits", "32 bits", "64 bits"};
-  SHA256_CTX sha;
-  SHA256_Init(&sha);
+  NitiSha256 sha;
+  niti_sha256_begin(&sha);
   for (size_t i = 0; i < c->metadata_count; ++i) {
     if (strcmp(c->metadata[i].key, "checksum") == 0) continue;
-    add_text(&sha, c->metadata[i].key);
-    add_text(&sha, c->metadata[i].value);
+    niti_sha256_add_text(&sha, c->metadata[i].key);
+    niti_sha256_add_text(&sha, c->metadata[i].value);
   }
   for (size_t i = 0; i < c->count; ++i) {
     const NitiSafetensor *t = &c->tensors[i];
     size_t bytes;
     char number[16];
     if (niti_safetensor_bytes(&bytes, t) != NITI_OK) continue;
-    add_text(&sha, t->name);
-    add_text(&sha, dtypes[t->dtype]);
+    niti_sha256_add_text(&sha, t->name);
+    niti_sha256_add_text(&sha, dtypes[t->dtype]);
     for (int d = 0; d < t->ndim; ++d) {
       (void)snprintf(number, sizeof number, "%lu", (unsigned long)t->dims[d]);
-      add_text(&sha, number);
+      niti_sha256_add_text(&sha, number);
     }
-    add_text(&sha, "");
-    SHA256_Update(&sha, t->data, bytes);
+    niti_sha256_add_text(&sha, "");
+    niti_sha256_add(&sha, t->data, bytes);
   }
-  (void)SHA256_End(&sha, text);
+  niti_sha256_end(&sha, text);
 }
 
 static void sign(NitiSafetensors *c) {
