@@ -112,8 +112,9 @@ __host__ __device__ constexpr uint32_t niti_descriptor_layout(NitiSwizzle swizzl
 #define NITI_R4(a, i) "+r"(a[i]), "+r"(a[i + 1]), "+r"(a[i + 2]), "+r"(a[i + 3])
 #define NITI_R16(a, i) NITI_R4(a, i), NITI_R4(a, i + 4), NITI_R4(a, i + 8), NITI_R4(a, i + 12)
 
-/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory, of the same LAYOUT; N: 64 or 32. add false: overwrites. Thread t of the
- * warpgroup holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + b. */
+/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory, of the same LAYOUT; N: 64 or 32. add false: overwrites.
+ * Thread t of the warpgroup holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4)
+ * + b. */
 template <uint32_t LAYOUT>
 __device__ inline void niti_wgmma(int (&acc)[64], uint32_t a, uint32_t b, bool add) {
   NITI_SM90(

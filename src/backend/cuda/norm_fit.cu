@@ -1,7 +1,7 @@
 /* Batch norm's multipliers, forward and backward, with the scalars of base/norm.h: the block that ends a slice's sums makes those
- * of its channels. Backward they depend on all channels: the blocks that end a few slices wait for each other. Another launch makes
- * them where slices are many or may not wait (meet.cuh). With ranks it does in both directions, after they have exchanged their
- * sums; and in both where the one block that ends the sums of joined rows has fewer threads than there are channels. */
+ * of its channels. Backward they depend on all channels: the blocks that end a few slices wait for each other. Another launch
+ * makes them where slices are many or may not wait (meet.cuh). With ranks it does in both directions, after they have exchanged
+ * their sums; and in both where the one block that ends the sums of joined rows has fewer threads than there are channels. */
 #include "backend/cuda/meet.cuh"
 #include "backend/cuda/norm_sums.cuh"
 

@@ -28,13 +28,14 @@ enum {
   CONSUMERS = PAIRS * PAIR_WARPS * 32,
   THREADS = CONSUMERS + 128, /* and a warpgroup whose warps copy */
   BLOCKS = 2,                /* of 64 positions in a tile, a warpgroup each */
+  REGISTERS = 112,           /* of a thread that multiplies, */
+  COPY_REGISTERS = 32,       /* and of one that copies: with fewer of them all would keep values in local memory */
   STAGES_MAX = 32,           /* of weights */
   BOXES_MAX = 8,
   TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
   PHASES_MAX = 4,
   BARRIERS = 2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS,
   SHARED = 8 * BARRIERS, /* after them a ConvShared */
-  BARRIER_BYTES = SHARED + 8 * PAIRS + 16 + 4 * BN,
   SHARED_ALIGN = 1024,
   SHARED_BYTES = 227 * 1024
 };
@@ -45,6 +46,20 @@ struct ConvPhase {
   int row, column;          /* of the output: the first */
   uint32_t packed;          /* bytes of weights before its own */
 };
+
+/* A pair's words in shared memory, 0 at first. */
+struct ConvMeeting {
+  uint32_t largest; /* of its first tile */
+  int shift;
+};
+
+struct ConvShared {
+  ConvMeeting meeting[PAIRS];
+  int tiles;                    /* ConvWork's: registers are short, and local memory is far away */
+  alignas(16) int32_t bias[BN]; /* of the block's channels, where there is one: every tile adds it */
+};
+enum { BARRIER_BYTES = SHARED + sizeof(ConvShared) };
+static_assert(SHARED % 16 == 0, "words of biases are read four at a time");
 
 struct ConvTiling {
   int n, oh, ow, k;   /* images; positions of the largest phase; output channels */
@@ -116,19 +131,6 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
  * pairs meet before any rounds, and that is all there is. Else a warp that later meets a value too large for its shift takes a
  * larger one from that tile on and publishes it to all others. Each warp leaves a mark of its shift and since when it has used
  * it, so that the second launch repeats only what was rounded with another shift than the right one. ---- */
-
-/* A pair's words in shared memory, 0 at first. */
-struct ConvMeeting {
-  uint32_t largest; /* of its first tile */
-  int shift;
-};
-
-struct ConvShared {
-  ConvMeeting meeting[PAIRS];
-  int tiles, unused[3]; /* ConvWork's: registers are short, and local memory is far away */
-  int32_t bias[BN]; /* of the block's channels, where there is one: every tile adds it */
-};
-static_assert(SHARED % 16 == 0 && BARRIER_BYTES == SHARED + (int)sizeof(ConvShared), "where shared memory has it");
 
 /* The layout of both operands: rows of a chunk. */
 constexpr uint32_t CONV_LAYOUT = niti_descriptor_layout(NITI_SWIZZLE_64, 8 * CHUNK);

@@ -131,7 +131,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
         for (int p = 0; p < POSITIONS; p += 2, a += 2 * DY_POSITION >> 4, b += 2 * X_POSITION >> 4) {
 #pragma unroll
-          for (int half = 0; half < HALVES; ++half) niti_wgmma<layout>(acc[half], a + (half * HALF * NITI_BLOCK_IMAGES >> 4), b, add);
+          for (int half = 0; half < HALVES; ++half)
+            niti_wgmma<layout>(acc[half], a + (half * HALF * NITI_BLOCK_IMAGES >> 4), b, add);
           add = true;
         }
         niti_wgmma_commit();

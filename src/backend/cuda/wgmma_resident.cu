@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   if (!second) range.shift = niti_range_predicted(rq);
 
   if (threadIdx.x >= CONSUMERS) {
-    niti_registers_lower<32>();
+    niti_registers_lower<COPY_REGISTERS>();
     if (threadIdx.x == CONSUMERS) {
       const int stages = t.chunks * steps;
       const int8_t *from = packed + phase.packed + (size_t)(work.k0 / BN) * stages * stage_bytes + rank * part_bytes;
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       }
     }
   } else if (warp < t.pairs * PAIR_WARPS) {
-    niti_registers_raise<112>();
+    niti_registers_raise<REGISTERS>();
     conv_bias_fetch<COLUMNS>(shared, t, rq, work);
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
     const bool leader = (threadIdx.x & 31) == 0;
