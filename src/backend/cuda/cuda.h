@@ -54,6 +54,8 @@ typedef struct NitiRange {
   uint64_t squares[NITI_UPDATES_MAX];     /* clip.cu: of each tensor so far; zero between operations too */
   uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_sums.cuh: two or three of each channel so far; zero between operations too */
   uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE];                /* blocks of each slice that have ended; likewise */
+  NitiScalar norm_squares[NITI_SUMS_CHANNELS];                          /* norm_fit.cu: scratch */
+  uint32_t norm_ended, norm_heard;                                      /* its slices' blocks; zero between operations too */
   uint64_t histogram[256];                                              /* stats.cu: scratch */
   uint32_t marks[NITI_RANGE_MARKS];                                     /* wgmma_conv.cuh: between an operation's two launches */
   uint32_t turn;                                                        /* meet.cuh: meetings so far */

@@ -137,12 +137,12 @@ __device__ inline uint32_t niti_largest_of(const int (&acc)[N], const NitiSpot &
   return largest;
 }
 
-/* Adds a bias to a thread's accumulators; channel: its first. Channels past the last are there, and 0. */
+/* Adds a bias to a thread's accumulators, from its first channel on. Channels past the last are there, and 0. */
 template <int N>
-__device__ inline void niti_add_bias(int (&acc)[N], const int32_t *bias, int channel) {
+__device__ inline void niti_add_bias(int (&acc)[N], const int32_t *bias) {
 #pragma unroll
   for (int part = 0; part < N / 8; ++part) { /* four channels: run part / 4, word part % 4 */
-    const int4 b = __ldg((const int4 *)(bias + channel + part / 4 * NITI_FINISH_RUN + part % 4 * 4));
+    const int4 b = *(const int4 *)(bias + part / 4 * NITI_FINISH_RUN + part % 4 * 4);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       acc[8 * part + 2 * i] += b.x;

@@ -47,6 +47,8 @@ __device__ inline void niti_barrier_wait(uint32_t barrier, uint32_t parity) {
                          "r"(parity)
                          : "memory");)
 }
+/* The first lane's value, which the compiler then knows to be the same in all of the warp. */
+__device__ inline int niti_uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 /* Waits for `threads` threads of the block, whole warps that all come here; number: 1 .. 15, their own. */
 __device__ inline void niti_barrier_some(uint32_t number, uint32_t threads) {
   NITI_SM90(asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");)
@@ -98,36 +100,45 @@ __device__ inline void niti_registers_lower() {
 /* Shared-memory matrix descriptors, K-major. Strides in bytes: across 8-row groups, and (unswizzled only) across 16-byte columns.
  */
 enum NitiSwizzle { NITI_SWIZZLE_NONE = 0, NITI_SWIZZLE_64 = 2 };
-__device__ inline uint64_t niti_descriptor(uint32_t address, NitiSwizzle swizzle, uint32_t group_stride, uint32_t column_stride) {
-  return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(column_stride >> 4) << 16 | (uint64_t)(group_stride >> 4) << 32 |
-         (uint64_t)swizzle << 62;
+/* Only the lower word tells where a matrix is; a step of 16 bytes adds 1. The upper word is a constant, so that the instructions'
+ * uniform registers are filled from one word and not from a sum of 64 bits. */
+__device__ inline uint32_t niti_descriptor(uint32_t address, uint32_t column_stride) {
+  return (address & 0x3ffff) >> 4 | (column_stride >> 4) << 16;
+}
+__host__ __device__ constexpr uint32_t niti_descriptor_layout(NitiSwizzle swizzle, uint32_t group_stride) {
+  return group_stride >> 4 | (uint32_t)swizzle << 30;
 }
 
 #define NITI_R4(a, i) "+r"(a[i]), "+r"(a[i + 1]), "+r"(a[i + 2]), "+r"(a[i + 3])
 #define NITI_R16(a, i) NITI_R4(a, i), NITI_R4(a, i + 4), NITI_R4(a, i + 8), NITI_R4(a, i + 12)
 
-/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory; N: 64 or 32. add false: overwrites. Thread t of the
- * warpgroup holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4) + b. */
-__device__ inline void niti_wgmma(int (&acc)[64], uint64_t a, uint64_t b, bool add) {
+/* acc [64][2 N] (+)= A [64][32] B [2 N][32]^T, both in shared memory, of the same LAYOUT; N: 64 or 32. add false: overwrites.
+ * Thread t of the warpgroup holds in acc[4 j + 2 i + b] the element at row 16 (t / 32) + t % 32 / 4 + 8 i, column 8 j + 2 (t % 4)
+ * + b. */
+template <uint32_t LAYOUT>
+__device__ inline void niti_wgmma(int (&acc)[64], uint32_t a, uint32_t b, bool add) {
   NITI_SM90(
-      asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %66, 0;\n\t"
+      asm volatile("{\n\t.reg .pred p;\n\t.reg .b64 x, y;\n\tsetp.ne.b32 p, %66, 0;\n\t"
+                   "mov.b64 x, {%64, %67};\n\tmov.b64 y, {%65, %67};\n\t"
                    "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 "
                    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
                    "%23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, "
                    "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-                   "%64, %65, p;\n\t}"
+                   "x, y, p;\n\t}"
                    : NITI_R16(acc, 0), NITI_R16(acc, 16), NITI_R16(acc, 32), NITI_R16(acc, 48)
-                   : "l"(a), "l"(b), "r"((int)add));)
+                   : "r"(a), "r"(b), "r"((int)add), "r"(LAYOUT));)
 }
-__device__ inline void niti_wgmma(int (&acc)[32], uint64_t a, uint64_t b, bool add) {
+template <uint32_t LAYOUT>
+__device__ inline void niti_wgmma(int (&acc)[32], uint32_t a, uint32_t b, bool add) {
   NITI_SM90(
-      asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"
+      asm volatile("{\n\t.reg .pred p;\n\t.reg .b64 x, y;\n\tsetp.ne.b32 p, %34, 0;\n\t"
+                   "mov.b64 x, {%32, %35};\n\tmov.b64 y, {%33, %35};\n\t"
                    "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
                    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
                    "%23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-                   "%32, %33, p;\n\t}"
+                   "x, y, p;\n\t}"
                    : NITI_R16(acc, 0), NITI_R16(acc, 16)
-                   : "l"(a), "l"(b), "r"((int)add));)
+                   : "r"(a), "r"(b), "r"((int)add), "r"(LAYOUT));)
 }
 
 #endif

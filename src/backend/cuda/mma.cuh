@@ -8,6 +8,7 @@
 #define NITI_BACKEND_CUDA_MMA_CUH
 
 #include "backend/cuda/device.cuh"
+#include "backend/cuda/divisor.cuh"
 
 enum {
   NITI_MMA_THREADS = 128,
@@ -17,19 +18,7 @@ enum {
   NITI_MMA_FAST_SHIFT = 23, /* with larger shifts 32 bits may not hold acc + half */
 };
 
-/* Division of numbers below 2^31 by a divisor known on the host. */
-struct NitiDivisor {
-  uint32_t divisor, multiplier;
-  int shift;
-};
-
-static inline NitiDivisor niti_divisor(uint32_t divisor) {
-  int bits = 0;
-  while (((uint64_t)1 << bits) < divisor) ++bits;
-  return NitiDivisor{divisor, (uint32_t)((((uint64_t)1 << (31 + bits)) + divisor - 1) / divisor), 31 + bits};
-}
-
-/* The same for dividends and divisors, each at least 2, whose product is below 2^32. */
+/* NitiDivisor for dividends and divisors, each at least 2, whose product is below 2^32. */
 struct NitiSmallDivisor {
   uint32_t divisor, multiplier;
 };
@@ -95,10 +84,6 @@ int niti_mma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count);
 int niti_mma_gradient_way(const NitiConv *, int multiprocessors, int64_t *picoseconds); /* the fastest, as expected */
 
 #ifdef __CUDACC__
-
-__device__ inline uint32_t niti_divide(const NitiDivisor &d, uint32_t t) {
-  return (uint32_t)(((uint64_t)t * d.multiplier) >> d.shift);
-}
 
 __device__ inline uint32_t niti_divide(const NitiSmallDivisor &d, uint32_t t) { return __umulhi(t, d.multiplier); }
 

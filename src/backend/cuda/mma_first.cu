@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(WARPS * 32, 2)
         for (int e = 0; e < 4; ++e) acc[4 * j + e] = sum[e];
       }
       const NitiSpot spot = niti_spot(d, nb, oh, ow, k0);
-      if (BIAS) niti_add_bias(acc, rq.bias, d.k - spot.channels);
+      if (BIAS) niti_add_bias(acc, rq.bias + d.k - spot.channels);
       bool clips = true;
       if (!second) {
         const uint32_t most = niti_largest_of(acc, spot);

@@ -1,10 +1,14 @@
 /* Batch norm's multipliers, forward and backward, with the scalars of base/norm.h: the block that ends a slice's sums makes those
- * of its channels. Backward they depend on all channels: where these are more than one slice, another launch makes them. With
- * ranks it does in both directions, after they have exchanged their sums; and forward where the one block that ends the sums of
- * joined rows has fewer threads than there are channels. */
+ * of its channels. Backward they depend on all channels: the blocks that end a few slices wait for each other. Another launch
+ * makes them where slices are many or may not wait (meet.cuh). With ranks it does in both directions, after they have exchanged
+ * their sums; and in both where the one block that ends the sums of joined rows has fewer threads than there are channels. */
+#include "backend/cuda/meet.cuh"
 #include "backend/cuda/norm_sums.cuh"
 
-enum { DELTA_THREADS = 512 }; /* of the launch for all channels */
+enum {
+  DELTA_THREADS = 512, /* of the launch for all channels */
+  DELTA_SLICES = 8,    /* that wait for each other */
+};
 
 typedef struct Fit {
   enum { SUMS = X_SUMS, ROWS = 2 * NITI_ROWS_AT_ONCE /* that a thread has under way */ };
@@ -25,7 +29,7 @@ typedef struct DeltaFit {
   const int16_t *weight;
   const int32_t *e_weight;
   NitiScalarDivisor channels;
-  bool whole; /* all channels are one slice */
+  uint32_t slices; /* of all channels, whose ends wait for each other; 0: another launch makes the multipliers */
 } DeltaFit;
 
 /* Sums alone, of which another launch makes the rest. */
@@ -198,20 +202,54 @@ static __device__ inline void end_channel(const DeltaFit &f, uint32_t c, const D
 /* The statistics of x. */
 static __device__ inline NitiNormChannel prepare_slice(const Sums &d, const DeltaFit &f, bool own, const DeltaOperands &o) {
   NitiNormChannel x = {};
-  if (own && f.whole) x = niti_norm_batch(o.sums, &d.count, o.e_x);
+  if (own && f.slices > 0) x = niti_norm_batch(o.sums, &d.count, o.e_x);
   return x;
 }
 
-/* One block, a channel per thread. */
+/* A thread's squares of several slices; all but its own come from the range's. */
+static __device__ inline void hear_squares(NitiScalar *squares, const Sums &d, const DeltaFit &f, uint32_t c, bool own) {
+  NitiRange *range = d.range;
+  if (own) *(int2 *)&range->norm_squares[c] = make_int2(squares[0].m, squares[0].e);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    (void)niti_count_up(&range->norm_ended);
+    while (*(volatile uint32_t *)&range->norm_ended < f.slices) continue;
+    __threadfence();
+  }
+  __syncthreads();
+#pragma unroll
+  for (uint32_t i = 0; i < DELTA_SLICES; ++i) {
+    const uint32_t at = threadIdx.x + i * THREADS;
+    const int2 square = at < d.channels ? __ldcg((const int2 *)&range->norm_squares[at]) : make_int2(0, 0);
+    squares[i] = NitiScalar{square.x, square.y};
+  }
+}
+
+/* All slices' blocks have heard all squares; the last of them leaves zeros. */
+static __device__ inline void end_hearing(NitiRange *range, uint32_t slices) {
+  if (niti_count_up(&range->norm_heard) + 1 < slices) return;
+  range->norm_ended = 0;
+  range->norm_heard = 0;
+}
+
+/* A channel per thread. */
 static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32_t c, bool own, const DeltaOperands &o,
                                         const NitiNormChannel &x, const int64_t *sums) {
-  if (!f.whole) return;
+  if (f.slices == 0) return;
   const NitiNormDeltaSums t = {sums[0], sums[1], sums[2]};
   DeltaChannel channel = {};
   if (own) channel = begin_channel(d, f, c, o, x, t);
-  NitiSquares squares = {0, block_max(niti_squares_exponent(NITI_SQUARES_NONE, channel.d.square))};
-  squares.sum = block_sum(niti_squares_share(squares.exponent, channel.d.square));
-  const int32_t exponent = niti_norm_delta_exponent(squares, f.channels);
+  NitiScalar squares[DELTA_SLICES] = {channel.d.square};
+  if (f.slices > 1) hear_squares(squares, d, f, c, own);
+  int32_t largest = NITI_SQUARES_NONE;
+#pragma unroll
+  for (int i = 0; i < DELTA_SLICES; ++i) largest = niti_squares_exponent(largest, squares[i]);
+  NitiSquares all = {0, block_max(largest)};
+  if (f.slices > 1 && threadIdx.x == 0) end_hearing(d.range, f.slices);
+#pragma unroll
+  for (int i = 0; i < DELTA_SLICES; ++i) all.sum += niti_squares_share(all.exponent, squares[i]);
+  all.sum = block_sum(all.sum);
+  const int32_t exponent = niti_norm_delta_exponent(all, f.channels);
   if (own) end_channel(f, c, o, channel, exponent);
 }
 
@@ -308,11 +346,19 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
   cuda->settled = true;
 }
 
+/* DeltaFit's. All blocks of these sums have room at once, or get it from blocks that do not wait; those that wait are few. */
+static uint32_t waiting_slices(const NitiCuda *cuda, const Sums &d, NitiShape shape) {
+  const uint32_t slices = (d.channels + NITI_SUMS_SLICE - 1) / NITI_SUMS_SLICE;
+  if (slices <= 1) return slices;
+  return joined_of(d, shape).n == 0 && slices <= DELTA_SLICES && slices <= niti_meeting_most(cuda) ? slices : 0;
+}
+
 extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient,
                                          NitiTensor *bias_gradient, NitiTensor *delta_sums, const NitiTensor *dy,
                                          const NitiTensor *x, const NitiTensor *sums, const NitiTensor *weight) {
   NitiCuda *cuda = niti_cuda(backend);
   const Sums d = sums_of(cuda, delta_sums, dy, x);
+  const bool shared = backend->together.whole > 0;
   const DeltaFit fit = {(NitiAffineDelta *)(void *)affine->data,
                         (int64_t *)(void *)weight_gradient->data,
                         (int64_t *)(void *)bias_gradient->data,
@@ -323,14 +369,13 @@ extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affin
                         words_of(weight),
                         weight->exponent,
                         niti_scalar_divisor(niti_scalar32((int32_t)d.channels, 0)),
-                        d.channels <= NITI_SUMS_SLICE};
-  if (backend->together.whole > 0) {
+                        shared ? 0 : waiting_slices(cuda, d, dy->shape)};
+  if (shared) {
     run_sums(cuda, d, dy->shape, NoFit<DeltaFit>{});
     niti_cuda_all_sum(backend, d.sums, (size_t)d.channels * DeltaFit::SUMS, 64);
-    NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
   } else {
     run_sums(cuda, d, dy->shape, fit);
-    if (!fit.whole) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
   }
+  if (fit.slices == 0) NITI_LAUNCH(cuda, deltas_kernel, 1, DELTA_THREADS, 0, d, fit);
   cuda->settled = true;
 }

@@ -144,6 +144,8 @@ static bool lay_tiles(ConvTiling *t, const ConvWindow &w, int columns, bool stre
   const int tile_n = (t->across ? BLOCKS : 1) << t->log_tn, tile_h = t->across ? 1 : BLOCKS;
   t->blocks_h = ceil_div(w.oh, tile_h);
   t->blocks_w = ceil_div(w.ow, columns);
+  t->by_h = niti_divisor((uint32_t)t->blocks_h);
+  t->by_w = niti_divisor((uint32_t)t->blocks_w);
   t->blocks_c = ceil_div(w.out, BN);
   t->blocks_k = w.phases * t->blocks_c;
   t->tiles = ceil_div(w.n, tile_n) * t->blocks_h * t->blocks_w;

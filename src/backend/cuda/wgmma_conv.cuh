@@ -12,6 +12,7 @@
 #ifndef NITI_BACKEND_CUDA_WGMMA_CONV_CUH
 #define NITI_BACKEND_CUDA_WGMMA_CONV_CUH
 
+#include "backend/cuda/divisor.cuh"
 #include "backend/cuda/finish.cuh"
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/meet.cuh"
@@ -27,13 +28,14 @@ enum {
   CONSUMERS = PAIRS * PAIR_WARPS * 32,
   THREADS = CONSUMERS + 128, /* and a warpgroup whose warps copy */
   BLOCKS = 2,                /* of 64 positions in a tile, a warpgroup each */
+  REGISTERS = 112,           /* of a thread that multiplies, */
+  COPY_REGISTERS = 32,       /* and of one that copies: with fewer of them all would keep values in local memory */
   STAGES_MAX = 32,           /* of weights */
   BOXES_MAX = 8,
   TAPS_MAX = 3, /* neighbours in a window row that a stage of weights holds */
   PHASES_MAX = 4,
   BARRIERS = 2 * STAGES_MAX + 2 * BOXES_MAX + PAIRS,
-  MEETING = 8 * BARRIERS, /* after them a ConvMeeting for each pair */
-  BARRIER_BYTES = MEETING + 8 * PAIRS,
+  SHARED = 8 * BARRIERS, /* after them a ConvShared */
   SHARED_ALIGN = 1024,
   SHARED_BYTES = 227 * 1024
 };
@@ -45,6 +47,20 @@ struct ConvPhase {
   uint32_t packed;          /* bytes of weights before its own */
 };
 
+/* A pair's words in shared memory, 0 at first. */
+struct ConvMeeting {
+  uint32_t largest; /* of its first tile */
+  int shift;
+};
+
+struct ConvShared {
+  ConvMeeting meeting[PAIRS];
+  int tiles;                    /* ConvWork's: registers are short, and local memory is far away */
+  alignas(16) int32_t bias[BN]; /* of the block's channels, where there is one: every tile adds it */
+};
+enum { BARRIER_BYTES = SHARED + sizeof(ConvShared) };
+static_assert(SHARED % 16 == 0, "words of biases are read four at a time");
+
 struct ConvTiling {
   int n, oh, ow, k;   /* images; positions of the largest phase; output channels */
   int step_h, step_w; /* between a phase's rows and columns of the output */
@@ -55,6 +71,7 @@ struct ConvTiling {
   int across;                       /* blocks of a tile go across images (1x1 images) rather than down the rows */
   int blocks_h, blocks_w, blocks_c; /* tiles along each, blocks_c along the output channels */
   int blocks_k;                     /* of the channels of all phases */
+  NitiDivisor by_h, by_w;           /* blocks_h, blocks_w */
   int tiles;                        /* of positions */
   int box_w, box_n;                 /* of the copied box, with halo */
   uint32_t box_bytes, box_stride;   /* of a box in shared memory: copied, rounded up */
@@ -74,12 +91,10 @@ struct TilePlace {
 
 __device__ inline TilePlace place_of(const ConvTiling &t, int tile) {
   TilePlace p;
-  int at = tile;
-  p.w = at % t.blocks_w * (64 >> t.log_tn);
-  at /= t.blocks_w;
-  p.h = at % t.blocks_h * (t.across ? 1 : BLOCKS);
-  at /= t.blocks_h;
-  p.n = tile < t.tiles ? at * ((t.across ? BLOCKS : 1) << t.log_tn) : t.n;
+  const int rows = (int)niti_divide(t.by_w, (uint32_t)tile), images = (int)niti_divide(t.by_h, (uint32_t)rows);
+  p.w = (tile - rows * t.blocks_w) * (64 >> t.log_tn);
+  p.h = (rows - images * t.blocks_h) * (t.across ? 1 : BLOCKS);
+  p.n = tile < t.tiles ? images * ((t.across ? BLOCKS : 1) << t.log_tn) : t.n;
   return p;
 }
 
@@ -117,11 +132,17 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
  * larger one from that tile on and publishes it to all others. Each warp leaves a mark of its shift and since when it has used
  * it, so that the second launch repeats only what was rounded with another shift than the right one. ---- */
 
-/* A pair's words in shared memory, 0 at first. */
-struct ConvMeeting {
-  uint32_t largest; /* of its first tile */
-  int shift;
-};
+/* The layout of both operands: rows of a chunk. */
+constexpr uint32_t CONV_LAYOUT = niti_descriptor_layout(NITI_SWIZZLE_64, 8 * CHUNK);
+
+/* All consumers that work call it, after the kernels before have ended. */
+template <int COLUMNS>
+__device__ inline void conv_bias_fetch(ConvShared *shared, const ConvTiling &t, const NitiRequantiseArgs &rq,
+                                       const ConvWork &work) {
+  if (!rq.bias) return;
+  if (threadIdx.x < COLUMNS) shared->bias[threadIdx.x] = rq.bias[work.k0 + (int)threadIdx.x];
+  niti_barrier_some(1 + PAIRS, (uint32_t)t.pairs * PAIR_WARPS * 32);
+}
 
 struct ConvRange {
   int shift, since; /* in use, and the first tile that it was used for */
@@ -166,10 +187,10 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
 /* The first launch, before the first tile is rounded: from here on the shift is what the first tiles of all blocks' pairs demand,
  * up to and with this pair's number. */
 __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq, uint32_t most,
-                                       ConvMeeting *meeting) {
+                                       ConvShared *shared) {
   const int pair = (int)threadIdx.x / (PAIR_WARPS * 32);
   const bool first = (threadIdx.x & 31) == 0;
-  ConvMeeting *own = meeting + pair;
+  ConvMeeting *own = shared->meeting + pair;
   most = __reduce_max_sync(0xffffffffu, most);
   if (first) atomicMax(&own->largest, most);
   niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
@@ -187,10 +208,10 @@ __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const 
 
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */
 __device__ inline bool conv_range_tile(ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq, uint32_t most, int tile,
-                                       ConvMeeting *meeting) {
+                                       ConvShared *shared) {
   r.largest = most > r.largest ? most : r.largest;
   if (tile == 0)
-    conv_range_meet(r, t, rq, most, meeting);
+    conv_range_meet(r, t, rq, most, shared);
   else
     conv_range_adopt(r, rq, r.known, tile);
   if (!__any_sync(0xffffffffu, most >> r.shift >= NITI_MANTISSA_MAX)) return false;
@@ -207,8 +228,9 @@ __device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantise
 }
 
 /* A tile's place in the output, as niti_finish_block has it. */
-__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, const ConvWork &work) {
-  const int warp = threadIdx.x >> 5, block = warp / 4 % BLOCKS, row = warp % 4 * 16; /* this warp's first of the block's 64 */
+__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, const ConvWork &work,
+                                     int warp) {
+  const int block = warp / 4 % BLOCKS, row = warp % 4 * 16; /* this warp's first of the block's 64 */
   const ConvPhase &phase = t.phase[work.phase];
   return niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)),
                    (p.h + (t.across ? 0 : block)) * t.step_h + phase.row, (p.w + (row >> t.log_tn)) * t.step_w + phase.column,
@@ -219,9 +241,9 @@ __device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, c
 template <NitiFinish FINISH, int N>
 __device__ inline void conv_finish(int (&acc)[N], const ConvTiling &t, const NitiOutput &d, const NitiRequantiseArgs &rq,
                                    ConvRange &range, const NitiSpot &spot, uint2 mask, int tile, bool second,
-                                   ConvMeeting *meeting) {
-  if (rq.bias) niti_add_bias(acc, rq.bias, d.k - spot.channels);
-  const bool clips = second || conv_range_tile(range, t, rq, niti_largest_of(acc, spot), tile, meeting);
+                                   ConvShared *shared) {
+  if (rq.bias) niti_add_bias(acc, shared->bias + (d.k - spot.channels) % BN);
+  const bool clips = second || conv_range_tile(range, t, rq, niti_largest_of(acc, spot), tile, shared);
   if (FINISH == NITI_FINISH_LOOSE || FINISH == NITI_FINISH_LOOSE_BYTE || FINISH == NITI_FINISH_LOOSE_ANY)
     niti_finish_loose<FINISH>(acc, d, rq, range.shift, spot);
   else

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   const uint32_t stages = (full + BARRIER_BYTES + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
   const uint32_t dy_bytes = (uint32_t)POSITIONS * DY_POSITION, stage_bytes = dy_bytes + (uint32_t)t.x_positions * X_POSITION;
   const int64_t begin = first_unit(t, blockIdx.x), end = first_unit(t, blockIdx.x + 1);
-  const int warp = threadIdx.x >> 5, group = warp >> 2;
+  const int warp = niti_uniform((int)threadIdx.x >> 5), group = warp >> 2;
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < t.stages; ++i) niti_barrier_init(full + 8 * i, 1), niti_barrier_init(free + 8 * i, 4 * TAPS);
@@ -115,9 +115,9 @@ __global__ void __launch_bounds__(THREADS, 1)
   } else {
     niti_registers_raise<160>();
     const int lane = threadIdx.x & 31;
-    const uint64_t dy_first = niti_descriptor(stages, NITI_SWIZZLE_NONE, 128, DY_POSITION);
-    const uint64_t x_first =
-        niti_descriptor(stages + dy_bytes + (uint32_t)group * X_POSITION, NITI_SWIZZLE_NONE, 128, X_POSITION);
+    constexpr uint32_t layout = niti_descriptor_layout(NITI_SWIZZLE_NONE, 128);
+    const uint32_t dy_first = niti_descriptor(stages, DY_POSITION);
+    const uint32_t x_first = niti_descriptor(stages + dy_bytes + (uint32_t)group * X_POSITION, X_POSITION);
     uint32_t stage = 0, parity = 0, last = 0;
     for (int64_t at = begin; at < end;) {
       const Stretch s = stretch_at(t, at, end);
@@ -125,13 +125,14 @@ __global__ void __launch_bounds__(THREADS, 1)
       bool add = false;
       for (int i = 0; i < s.count; ++i) {
         niti_barrier_wait(full + 8 * stage, parity);
-        const uint64_t offset = stage * stage_bytes >> 4;
+        const uint32_t offset = stage * stage_bytes >> 4;
         niti_wgmma_fence();
-        uint64_t a = dy_first + offset, b = x_first + offset;
+        uint32_t a = dy_first + offset, b = x_first + offset;
 #pragma unroll
         for (int p = 0; p < POSITIONS; p += 2, a += 2 * DY_POSITION >> 4, b += 2 * X_POSITION >> 4) {
 #pragma unroll
-          for (int half = 0; half < HALVES; ++half) niti_wgmma(acc[half], a + (half * HALF * NITI_BLOCK_IMAGES >> 4), b, add);
+          for (int half = 0; half < HALVES; ++half)
+            niti_wgmma<layout>(acc[half], a + (half * HALF * NITI_BLOCK_IMAGES >> 4), b, add);
           add = true;
         }
         niti_wgmma_commit();

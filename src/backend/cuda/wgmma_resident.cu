@@ -14,8 +14,8 @@ __global__ void __launch_bounds__(THREADS, 1)
   const uint32_t box_full = barriers, box_free = box_full + 8 * BOXES_MAX, weight_full = box_free + 8 * BOXES_MAX,
                  turn = weight_full + 8 * STAGES_MAX;
   constexpr uint32_t stage_bytes = TAPS * TILE_BYTES, part_bytes = stage_bytes / CLUSTER;
-  ConvMeeting *meeting = (ConvMeeting *)(raw + MEETING);
-  const int warp = threadIdx.x >> 5;
+  ConvShared *shared = (ConvShared *)(raw + SHARED);
+  const int warp = niti_uniform((int)threadIdx.x >> 5);
   const uint32_t rank = niti_cluster_rank();
 
   ConvRange range = {};
@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     for (int i = 0; i < t.boxes; ++i) niti_barrier_init(box_full + 8 * i, 1), niti_barrier_init(box_free + 8 * i, PAIR_WARPS);
     for (int i = 0; i < t.stages; ++i) niti_barrier_init(weight_full + 8 * i, 1);
     for (int i = 0; i < PAIRS; ++i) niti_barrier_init(turn + 8 * i, PAIR_WARPS);
-    for (int i = 0; i < PAIRS; ++i) meeting[i] = ConvMeeting{0, 0};
+    for (int i = 0; i < PAIRS; ++i) shared->meeting[i] = ConvMeeting{0, 0};
+    shared->tiles = work.tiles;
     niti_barrier_publish();
   }
   __syncthreads();
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   if (!second) range.shift = niti_range_predicted(rq);
 
   if (threadIdx.x >= CONSUMERS) {
-    niti_registers_lower<24>();
+    niti_registers_lower<COPY_REGISTERS>();
     if (threadIdx.x == CONSUMERS) {
       const int stages = t.chunks * steps;
       const int8_t *from = packed + phase.packed + (size_t)(work.k0 / BN) * stages * stage_bytes + rank * part_bytes;
@@ -68,29 +69,28 @@ __global__ void __launch_bounds__(THREADS, 1)
       }
     }
   } else if (warp < t.pairs * PAIR_WARPS) {
-    niti_registers_raise<112>();
+    niti_registers_raise<REGISTERS>();
+    conv_bias_fetch<COLUMNS>(shared, t, rq, work);
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
     const bool leader = (threadIdx.x & 31) == 0;
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
-    const uint64_t box_descriptor = niti_descriptor(boxes + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
-    const uint64_t weight_descriptor = niti_descriptor(weights, NITI_SWIZZLE_64, 8 * CHUNK, 16);
+    const uint32_t box_descriptor = niti_descriptor(boxes + block * block_stride, 16);
+    const uint32_t weight_descriptor = niti_descriptor(weights, 16);
     const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4,
                    row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
     Ring box = {0, 0};
     box.skip(pair * t.chunks, t.boxes);
-    for (int i = 0; i < work.tiles; ++i) {
+    for (int i = 0; i < shared->tiles; ++i) {
       int acc[COLUMNS / 2];
       bool add = false;
       uint32_t last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
-      uint2 mask = make_uint2(0, 0);
-      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work));
       if (t.pairs > 1)
         niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
-      uint64_t b = weight_descriptor;
+      uint32_t b = weight_descriptor;
       for (int chunk = 0, stage = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * box.stage, box.parity);
-        uint64_t a = box_descriptor + (box.stage * t.box_stride >> 4);
+        uint32_t a = box_descriptor + (box.stage * t.box_stride >> 4);
         for (int step = 0, column = 0; step < steps; ++step, ++stage, b += stage_bytes >> 4) {
           if (i == 0) niti_barrier_wait(weight_full + 8 * stage, 0);
           niti_wgmma_fence();
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(THREADS, 1)
           for (int tap = 0; tap < TAPS; ++tap) {
 #pragma unroll
             for (int s = 0; s < CHUNK / 32; ++s) {
-              niti_wgmma(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
+              niti_wgmma<CONV_LAYOUT>(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
               add = true;
             }
           }
@@ -115,10 +115,13 @@ __global__ void __launch_bounds__(THREADS, 1)
         last_box = box.stage;
       }
       if (leader && t.pairs > 1) niti_barrier_arrive(turn + 8 * (pair ^ 1));
+      const NitiSpot spot = conv_spot(t, d, p, work, warp);
+      uint2 mask = make_uint2(0, 0);
+      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, spot);
       niti_wgmma_wait<0>();
       if (leader) niti_barrier_arrive(box_free + 8 * last_box);
       box.skip((t.pairs - 1) * t.chunks, t.boxes);
-      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work), mask, i, second, meeting);
+      conv_finish<FINISH>(acc, t, d, rq, range, spot, mask, i, second, shared);
     }
     if (!second && !t.once) conv_range_leave(range, rq);
   }

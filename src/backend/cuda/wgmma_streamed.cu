@@ -22,8 +22,8 @@ __global__ void __launch_bounds__(THREADS, 1)
   const uint32_t box_full = barriers, box_free = box_full + 8 * BOXES_MAX, weight_full = box_free + 8 * BOXES_MAX,
                  weight_free = weight_full + 8 * STAGES_MAX;
   constexpr uint32_t stage_bytes = TAPS * TILE_BYTES, part_bytes = stage_bytes / CLUSTER;
-  ConvMeeting *meeting = (ConvMeeting *)(raw + MEETING);
-  const int warp = threadIdx.x >> 5;
+  ConvShared *shared = (ConvShared *)(raw + SHARED);
+  const int warp = niti_uniform((int)threadIdx.x >> 5);
   const uint32_t rank = niti_cluster_rank();
   const int late = (t.chunks + 1) / 2; /* slots until the second pair's first turn */
   const int away = t.pairs - 1;        /* slots of a turn in which a pair rounds */
@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(THREADS, 1)
       niti_barrier_init(box_full + 8 * i, 1), niti_barrier_init(box_free + 8 * i, PAIR_WARPS);
     for (int i = 0; i < t.stages; ++i)
       niti_barrier_init(weight_full + 8 * i, 1), niti_barrier_init(weight_free + 8 * i, CLUSTER * t.pairs * PAIR_WARPS);
-    for (int i = 0; i < PAIRS; ++i) meeting[i] = ConvMeeting{0, 0};
+    for (int i = 0; i < PAIRS; ++i) shared->meeting[i] = ConvMeeting{0, 0};
+    shared->tiles = work.tiles;
     niti_barrier_publish();
   }
   __syncthreads();
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   if (!second) range.shift = niti_range_predicted(rq);
 
   if (threadIdx.x >= CONSUMERS) {
-    niti_registers_lower<24>();
+    niti_registers_lower<COPY_REGISTERS>();
     if (threadIdx.x % 32 != 0) {
     } else if (warp == CONSUMERS / 32) { /* the weights */
       const int8_t *first = packed + phase.packed + (size_t)(work.k0 / BN) * t.chunks * steps * stage_bytes + rank * part_bytes;
@@ -67,7 +68,9 @@ __global__ void __launch_bounds__(THREADS, 1)
       int chunk = 0, turn[PAIRS] = {0, 0}; /* a pair's slot within its turn */
       for (int slot = 0; slot < turns + away * (late - (passes ? 1 : 0)); ++slot) {
         uint32_t idle = 0; /* warps that this slot passes by: their share is given back for them */
-        for (int p = 0; p < t.pairs; ++p) {
+#pragma unroll
+        for (int p = 0; p < PAIRS; ++p) {
+          if (p >= t.pairs) continue;
           idle += slot >= turns + p * late || (turn[p] == t.chunks && passes) ? CLUSTER * PAIR_WARPS : 0;
           if (slot >= p * late && ++turn[p] == t.chunks + away) turn[p] = 0;
         }
@@ -100,13 +103,13 @@ __global__ void __launch_bounds__(THREADS, 1)
       }
     }
   } else if (warp < t.pairs * PAIR_WARPS) {
-    niti_registers_raise<112>();
+    niti_registers_raise<REGISTERS>();
+    conv_bias_fetch<COLUMNS>(shared, t, rq, work);
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
     const bool leader = (threadIdx.x & 31) == 0;
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
-    const uint64_t box_descriptor =
-        niti_descriptor(boxes + pair * t.boxes * t.box_stride + block * block_stride, NITI_SWIZZLE_64, 8 * CHUNK, 16);
-    const uint64_t weight_descriptor = niti_descriptor(weights, NITI_SWIZZLE_64, 8 * CHUNK, 16);
+    const uint32_t box_descriptor = niti_descriptor(boxes + pair * t.boxes * t.box_stride + block * block_stride, 16);
+    const uint32_t weight_descriptor = niti_descriptor(weights, 16);
     const uint32_t cell = (uint32_t)(t.box_n * CHUNK) >> 4,
                    row_gap = (uint32_t)(t.box_w - columns) * cell; /* between taps, rows */
     Ring box = {0, 0}, weight = {0, 0};
@@ -117,25 +120,23 @@ __global__ void __launch_bounds__(THREADS, 1)
                                      }
     };
     let_pass(pair * late * steps);
-    for (int i = 0; i < work.tiles; ++i) {
+    for (int i = 0; i < shared->tiles; ++i) {
       int acc[COLUMNS / 2];
       bool add = false;
       uint32_t last_weight = 0, last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
-      uint2 mask = make_uint2(0, 0);
-      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, conv_spot(t, d, p, work));
       for (int chunk = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * (pair * t.boxes + box.stage), box.parity);
-        uint64_t a = box_descriptor + (box.stage * t.box_stride >> 4);
+        uint32_t a = box_descriptor + (box.stage * t.box_stride >> 4);
         for (int step = 0, column = 0; step < steps; ++step, weight.next(t.stages)) {
           niti_barrier_wait(weight_full + 8 * weight.stage, weight.parity);
-          const uint64_t b = weight_descriptor + (weight.stage * stage_bytes >> 4);
+          const uint32_t b = weight_descriptor + (weight.stage * stage_bytes >> 4);
           niti_wgmma_fence();
 #pragma unroll
           for (int tap = 0; tap < TAPS; ++tap) {
 #pragma unroll
             for (int s = 0; s < CHUNK / 32; ++s) {
-              niti_wgmma(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
+              niti_wgmma<CONV_LAYOUT>(acc, a + tap * cell + 2 * s, b + (tap * TILE_BYTES >> 4) + 2 * s, add);
               add = true;
             }
           }
@@ -155,12 +156,15 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         last_box = box.stage;
       }
+      const NitiSpot spot = conv_spot(t, d, p, work, warp);
+      uint2 mask = make_uint2(0, 0);
+      if (niti_finish_masks<FINISH>(d)) mask = niti_mask_load(d, spot);
       niti_wgmma_wait<0>();
       if (leader) {
         give_back(weight_free + 8 * last_weight, rank);
         niti_barrier_arrive(box_free + 8 * (pair * t.boxes + last_box));
       }
-      conv_finish<FINISH>(acc, t, d, rq, range, conv_spot(t, d, p, work), mask, i, second, meeting);
+      conv_finish<FINISH>(acc, t, d, rq, range, spot, mask, i, second, shared);
       if (passes)
         weight.skip(away * steps, t.stages);
       else
