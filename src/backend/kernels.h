@@ -75,15 +75,14 @@ typedef enum NitiDirection { NITI_FORWARD, NITI_BACKWARD, NITI_GRADIENT } NitiDi
 typedef struct NitiConvCall {
   NitiConv shape;
   NitiDirection direction;
-  bool relu;        /* forward: max(m, 0) after rounding */
-  bool nonnegative; /* no mantissa of x is negative: kernels may use that, with the same results */
-  bool centred;     /* forward: the bias is the running statistics of a norm */
-  bool constant;    /* the weights do not change until conv_forget: packed weights may be kept */
-  int way;          /* how the device runs it: 0, as its cost model says, or a number of conv_ways */
-  bool tuned;       /* the way is a tuning file's */
-  void *prepared;   /* owned by the device, from conv_prepare; NULL: none */
-  int8_t
-      *packed; /* backend memory where conv_pack has packed the weights as they are; NULL: the call packs them, if it wants to */
+  bool relu;          /* forward: max(m, 0) after rounding */
+  bool nonnegative;   /* no mantissa of x is negative: kernels may use that, with the same results */
+  bool centred;       /* forward: the bias is the running statistics of a norm */
+  bool constant;      /* the weights do not change until conv_forget: packed weights may be kept */
+  int way;            /* how the device runs it: 0, as its cost model says, or a number of conv_ways */
+  bool tuned;         /* the way is a tuning file's */
+  void *prepared;     /* owned by the device, from conv_prepare; NULL: none */
+  int8_t *packed;     /* backend memory with the weights, packed by conv_pack; NULL: the call packs them, if it wants to */
   uint8_t *workspace; /* backend memory for scratch, conv_workspace bytes, aligned to NITI_ALIGN; NULL: what was reserved */
 } NitiConvCall;
 

@@ -8,14 +8,16 @@
 
 #include "platform/status.h"
 
+enum { NITI_PADDING_MAX = 1 << 20 /* zeros behind gzip data */ };
+
 /* An open file; for one thread at a time. */
 typedef struct NitiPacked NitiPacked;
 
 /* Opens a regular file, which is packed where it begins with gzip's magic number. `path` must outlive it. */
 NitiStatus niti_packed_open(NitiPacked **out, const char *path);
-enum { NITI_PADDING_MAX = 1 << 20 };
 /* Reads the next bytes; *got is less than `size` at the end only. Fails with NITI_ERROR_FORMAT on damaged gzip data, and at the
- * end where anything but NITI_PADDING_MAX zeros, as tapes pad files with, follows the last member, with its place in the file. */
+ * end where anything but zeros, as tapes pad files with, or more than NITI_PADDING_MAX of them follow the last member, with its
+ * place in the file. */
 NitiStatus niti_packed_read(NitiPacked *packed, void *to, size_t size, size_t *got);
 /* Whether gzip packed it. */
 bool niti_packed_is(const NitiPacked *packed);

@@ -247,19 +247,19 @@ static NitiStatus both_have(bool *both, const char *a, const char *b, const char
   return *both ? niti_path_has_file(both, b, name) : NITI_OK;
 }
 
-/* The epochs whose checkpoints both runs kept, ascending; epochs NULL: only counts. */
-static NitiStatus kept_epochs(int32_t *out, int32_t *epochs, const char *a, const char *b) {
-  int32_t count = 0, missing = 0;
-  for (int32_t epoch = 1; epoch < EPOCHS_MAX && missing < 1000; ++epoch) {
+/* The first `room` epochs whose checkpoints both runs kept, ascending; epochs NULL: only counts. */
+static NitiStatus kept_epochs(int32_t *count, int32_t *epochs, int32_t room, const char *a, const char *b) {
+  int32_t missing = 0;
+  *count = 0;
+  for (int32_t epoch = 1; epoch < EPOCHS_MAX && missing < 1000 && *count < room; ++epoch) {
     char name[40];
     epoch_name(name, epoch);
     bool both;
     NITI_TRY(both_have(&both, a, b, name));
     missing = both ? 0 : missing + 1;
-    if (both && epochs && count < *out) epochs[count] = epoch;
-    count += both;
+    if (both && epochs) epochs[*count] = epoch;
+    *count += both;
   }
-  if (!epochs) *out = count;
   return NITI_OK;
 }
 
@@ -332,10 +332,11 @@ static NitiStatus compare_checkpoints(NitiDifference *d, const char *a, const ch
 static NitiStatus compare_runs(NitiDifference *d, const char *a, const char *b) {
   char name[40];
   int32_t count = 0;
-  NITI_TRY(kept_epochs(&count, NULL, a, b));
-  int32_t *epochs = malloc(((size_t)count + 1) * sizeof *epochs), low = 0, high = count;
+  NITI_TRY(kept_epochs(&count, NULL, EPOCHS_MAX, a, b));
+  int32_t *epochs = malloc(((size_t)count + 1) * sizeof *epochs);
   NitiStatus status = epochs ? NITI_OK : niti_fail(NITI_ERROR_MEMORY, "out of memory for %d epochs", count);
-  if (status == NITI_OK) status = kept_epochs(&count, epochs, a, b);
+  if (status == NITI_OK) status = kept_epochs(&count, epochs, count, a, b);
+  int32_t low = 0, high = count;
   while (status == NITI_OK && low < high) {
     NitiDifference there = {.differs = false};
     const int32_t middle = low + (high - low) / 2;

@@ -47,19 +47,26 @@ static char *append(const char *a, const char *b) {
 
 const char *niti_file_path(const NitiFile *file) { return file->path; }
 
+NitiStatus niti_file_is_named(bool *is, const char *path, const struct stat *held) {
+  struct stat named;
+  const bool there = niti_system.lstat(path, &named) == 0;
+  *is = there && named.st_dev == held->st_dev && named.st_ino == held->st_ino;
+  return there || errno == ENOENT ? NITI_OK : niti_fail_errno(path, "inspect the file");
+}
+
 /* Opens and locks PATH.tmp. The previous holder may have renamed or removed it meanwhile: the lock is then on a file that is
  * no longer the temporary one, and truncating it would destroy the result. */
 static NitiStatus open_temporary(NitiFile *file, bool *busy) {
   for (int attempt = 0; attempt < 16; ++attempt) {
-    struct stat held, named;
+    struct stat held;
+    bool named;
     file->fd = niti_system.open(file->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (file->fd < 0) return niti_fail_errno(file->temporary, "create the file");
     if (niti_system.flock(file->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) break; /* with the lock of another process */
     if (niti_system.fstat(file->fd, &held)) return niti_fail_errno(file->temporary, "inspect the file");
     if (!S_ISREG(held.st_mode)) return niti_fail(NITI_ERROR_FILE, "%s: is not a regular file", file->temporary);
-    const bool there = niti_system.lstat(file->temporary, &named) == 0;
-    if (!there && errno != ENOENT) return niti_fail_errno(file->temporary, "inspect the file");
-    if (there && named.st_dev == held.st_dev && named.st_ino == held.st_ino) {
+    NITI_TRY(niti_file_is_named(&named, file->temporary, &held));
+    if (named) {
       if (held.st_size && niti_system.ftruncate(file->fd, 0)) return niti_fail_errno(file->temporary, "empty the file");
       return NITI_OK;
     }

@@ -42,6 +42,11 @@ NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_
 /* The same, where messages shall have another name than the path. */
 NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit);
 
+/* Whether an open file, of which fstat said `held`, is the one that the path itself names (not one that it links to): the name
+ * may have been removed, or given to another, since it was opened. */
+struct stat;
+NitiStatus niti_file_is_named(bool *is, const char *path, const struct stat *held);
+
 /* Fails with NITI_ERROR_FILE, or NITI_ERROR_MEMORY where that is the reason, and "PATH: cannot WHAT: reason", the reason being
  * errno's, with what to do where that helps. */
 NitiStatus niti_fail_errno(const char *path, const char *what);

@@ -190,11 +190,11 @@ static bool has_no_flock(int error) { return error == ENOLCK || error == EOPNOTS
 
 /* A holder that gives its folder up removes the file: a lock on that one keeps nobody out. */
 static NitiStatus check_named(int fd, const char *path, const char *folder) {
-  struct stat held, named;
+  struct stat held;
+  bool named;
   if (niti_system.fstat(fd, &held) != 0) return niti_fail_errno(path, "inspect the file");
-  const bool there = niti_system.lstat(path, &named) == 0;
-  if (!there && errno != ENOENT) return niti_fail_errno(path, "inspect the file");
-  return there && named.st_dev == held.st_dev && named.st_ino == held.st_ino ? NITI_OK : fail_busy(folder);
+  NITI_TRY(niti_file_is_named(&named, path, &held));
+  return named ? NITI_OK : fail_busy(folder);
 }
 
 static NitiStatus lock_folder(NitiLock *lock, const char *folder) {

@@ -127,7 +127,7 @@ static __device__ inline void finish(const Depthwise &d, const NitiRequantiseArg
                                      uint32_t lowered, int64_t at) {
   uint32_t word = DOWNWARDS ? niti_wide_requantise_down<ROUNDING>(acc, by, random, niti_wide_least(a))
                             : niti_wide_requantise<ROUNDING>(acc, by, random, niti_wide_least(a));
-  if (d.mask) word = niti_word_masked(word, __ldg((const uint32_t *)(d.mask + at)), lowered);
+  if (d.mask) word &= niti_passing_bytes(__ldg((const uint32_t *)(d.mask + at)), lowered);
   *(uint32_t *)(d.out + at) = word;
 }
 

@@ -134,6 +134,14 @@ __device__ inline uint32_t niti_passing_signs(uint32_t v, uint32_t lowered) {
   return (low + 0x7f7f7f7fu) & ~(low + lowered) & ~v;
 }
 
+/* 0xff in the bytes whose bit 7 is set. */
+__device__ inline uint32_t niti_spread_signs(uint32_t v) { return niti_permute(v, 0, 0xba98); }
+
+/* 0xff in the bytes that it passes. */
+__device__ inline uint32_t niti_passing_bytes(uint32_t v, uint32_t lowered) {
+  return niti_spread_signs(niti_passing_signs(v, lowered));
+}
+
 __device__ inline int niti_range_predicted(const NitiRequantiseArgs &a) {
   return niti_shift_prediction_next(*a.prediction, a.share);
 }

@@ -64,9 +64,6 @@ __device__ inline uint32_t niti_positive_bits(uint4 v) {
          (niti_positive_signs(v.z) & 0x80808080u) >> 2 | (niti_positive_signs(v.w) & 0x80808080u) >> 3;
 }
 
-/* 0xff in the bytes whose bit 7 is set. */
-__device__ inline uint32_t niti_spread_signs(uint32_t v) { return niti_permute(v, 0, 0xba98); }
-
 /* The positions of a thread's two rows in the output. */
 struct NitiSpot {
   size_t at, down, blocked; /* index of the first row's first channel; from there to the second's; into the blocked layout */
@@ -309,7 +306,7 @@ __device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &
         uint32_t mask[4];
         niti_load_loose(mask, d.loose + at, left, d.k);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) word[run][i][v] &= niti_spread_signs(niti_passing_signs(mask[v], lowered));
+        for (int v = 0; v < 4; ++v) word[run][i][v] &= niti_passing_bytes(mask[v], lowered);
       }
       if (d.y) niti_store_loose(d.y + at, word[run][i], left, d.k);
 #pragma unroll

@@ -160,7 +160,7 @@ static __global__ void __launch_bounds__(NITI_TILE_THREADS)
           for (int k = 0; k < V; ++k) max = niti_magnitude(acc[i][k]) > max ? niti_magnitude(acc[i][k]) : max;
           words[g + i] = niti_word_requantise<V>(a, acc[i], shift, at);
           if (a.relu) words[g + i] &= niti_word_positive(words[g + i]);
-          if (p.mask) words[g + i] &= niti_word_passing(niti_word_load<V>(p.mask + at), lowered);
+          if (p.mask) words[g + i] &= niti_passing_bytes(niti_word_load<V>(p.mask + at), lowered);
           niti_word_store<V>(p.out + at, words[g + i]);
         }
       }

@@ -172,12 +172,12 @@ __device__ inline uint32_t niti_mma_round4(int a, int b, int c, int d, uint32_t 
     if (!RELU) v[i] = max(v[i], -NITI_MANTISSA_MAX);
   }
   const uint32_t word = niti_pack4(v[0], v[1], v[2], v[3]);
-  return RELU ? word & ~niti_permute(word, 0, 0xba98) : word;
+  return RELU ? word & ~niti_spread_signs(word) : word;
 }
 
 /* Bytes of word that stay: those that the mask's pass; lowered: niti_lowered's. */
 __device__ inline uint32_t niti_mma_masked(uint32_t word, uint32_t mask, uint32_t lowered) {
-  return word & niti_permute(niti_passing_signs(mask, lowered), 0, 0xba98);
+  return word & niti_passing_bytes(mask, lowered);
 }
 
 #endif

@@ -181,7 +181,7 @@ __device__ inline void niti_mma_byte_words(uint32_t (&words)[NI / 2], const int 
 #pragma unroll
     for (int e = 0; e < 4; ++e) m[e] = niti_byte_round(acc[2 * w + e / 2][2 * h + e % 2], b, word >> (8 * e) & 255);
     words[w] = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
-    if (relu) words[w] &= ~niti_permute(words[w], 0, 0xba98);
+    if (relu) words[w] &= ~niti_spread_signs(words[w]);
   }
 }
 

@@ -87,11 +87,6 @@ __device__ inline void niti_word_store(void *to, uint32_t word) {
 /* 0xff in every byte where the int8 is positive. */
 __device__ inline uint32_t niti_word_positive(uint32_t word) { return __vcmpgts4(word, 0); }
 
-/* 0xff in every byte that a ReLU's backward passes; lowered: niti_lowered's. */
-__device__ inline uint32_t niti_word_passing(uint32_t word, uint32_t lowered) {
-  return niti_permute(niti_passing_signs(word, lowered), 0, 0xba98);
-}
-
 /* acc[k] += int8 k of the word. */
 template <int V>
 __device__ inline void niti_word_add(int *acc, uint32_t word) {

@@ -76,11 +76,6 @@ __device__ inline uint32_t niti_wide_requantise_down(int acc[4], uint32_t down, 
   return niti_wide_round<ROUNDING>(acc, random, low);
 }
 
-/* The bytes of word that the mask's pass; lowered: niti_lowered's. */
-__device__ inline uint32_t niti_word_masked(uint32_t word, uint32_t mask, uint32_t lowered) {
-  return word & niti_spread_signs(niti_passing_signs(mask, lowered));
-}
-
 /* Of accumulators so far. */
 struct NitiExtremes {
   int least, most;
