@@ -233,6 +233,17 @@ NitiStatus niti_file_replace(const char *path, const void *data, size_t size) {
   return status;
 }
 
+/* The system's reason for a link that leads nowhere would be that there is no such file. */
+static NitiStatus fail_open(const char *path, const char *name) {
+  const int error = errno;
+  struct stat link;
+  if (error == ENOENT && niti_system.lstat(path, &link) == 0 && S_ISLNK(link.st_mode))
+    return niti_fail(NITI_ERROR_FILE,
+                     "%s: cannot open: a symbolic link to a file that is not there (restore that, or remove the link)", name);
+  errno = error;
+  return niti_fail_errno(name, "open");
+}
+
 static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
   struct stat info;
   if (niti_system.fstat(fd, &info)) return niti_fail_errno(path, "inspect the file");
@@ -243,7 +254,7 @@ static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
 
 NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path) {
   *fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* O_NONBLOCK: a FIFO must not hang us */
-  if (*fd < 0) return niti_fail_errno(path, "open");
+  if (*fd < 0) return fail_open(path, path);
   const NitiStatus status = check_regular(size, *fd, path);
   if (status != NITI_OK) (void)niti_system.close(*fd);
   return status;
@@ -299,7 +310,13 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
 NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit) {
   *data = NULL;
   const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC, 0);
-  return fd < 0 ? niti_fail_errno(name, "open") : read_whole(data, size, 4096, fd, name, limit);
+  if (fd < 0) return fail_open(path, name);
+  struct stat info;
+  NitiStatus status = niti_system.fstat(fd, &info) ? niti_fail_errno(name, "inspect the file") : NITI_OK;
+  if (status == NITI_OK && S_ISREG(info.st_mode) && (uint64_t)info.st_size > limit) status = fail_long(name, limit);
+  if (status == NITI_OK) return read_whole(data, size, 4096, fd, name, limit);
+  (void)niti_system.close(fd);
+  return status;
 }
 
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {
