@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "data/array.h"
+#include "data/format.h"
 #include "platform/file.h"
 #include "platform/system.h"
 
