@@ -260,6 +260,27 @@ NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path) {
   return status;
 }
 
+static _Thread_local const NitiFileWatch *watched;
+
+void niti_file_watch(const NitiFileWatch *watch) { watched = watch; }
+
+NitiStatus niti_file_go_on(const char *path) {
+  if (!watched || watched->go_on(watched->context)) return NITI_OK;
+  return niti_fail(NITI_INTERRUPTED, "%s: interrupted while it was read", path);
+}
+
+/* Until there is something to read, or the end, of a file opened with O_NONBLOCK. */
+static NitiStatus await(int fd, const char *path) {
+  enum { MILLISECONDS = 50 };
+  struct pollfd file = {.fd = fd, .events = POLLIN};
+  for (int ready = 0; ready == 0;) {
+    NITI_TRY(niti_file_go_on(path));
+    ready = niti_system.poll(&file, 1, MILLISECONDS);
+    if (ready < 0) return niti_fail_errno(path, "wait for");
+  }
+  return NITI_OK;
+}
+
 static NitiStatus fail_long(const char *path, size_t limit) {
   return niti_fail(NITI_ERROR_FORMAT, "%s: too long, expected at most %zu bytes", path, limit);
 }
@@ -274,7 +295,9 @@ static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, co
       if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, room);
       *data = grown;
     }
+    if (watched) NITI_TRY(await(fd, path));
     const ssize_t done = niti_system.read(fd, *data + *size, room - 1 - *size);
+    if (done < 0 && errno == EAGAIN && watched) continue; /* another reader was first */
     if (done < 0) return niti_fail_errno(path, "read");
     (*data)[*size + (size_t)done] = 0;
     if (done == 0) return NITI_OK;
@@ -309,7 +332,7 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
 
 NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit) {
   *data = NULL;
-  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC, 0);
+  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | (watched ? O_NONBLOCK : 0), 0);
   if (fd < 0) return fail_open(path, name);
   struct stat info;
   NitiStatus status = niti_system.fstat(fd, &info) ? niti_fail_errno(name, "inspect the file") : NITI_OK;
