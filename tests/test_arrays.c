@@ -4,6 +4,7 @@
 /* clang-format on */
 #include "base/input.h"
 #include "data/array.h"
+#include "data/format.h"
 #include "data/loader.h"
 #include "data_open.h"
 #include "guarded.h"
@@ -319,7 +320,7 @@ static void tables_are_read(void **state) {
     NitiArray array;
     put_csv_set(dir, texts[i], "label\n1\n0\n");
     const char *path = path_of("%s/train_x.csv", dir);
-    if (niti_csv_read(&array, path, false) != NITI_OK) fail_msg("%s", niti_error());
+    if (niti_csv_read(&array, path, false, 0, NULL) != NITI_OK) fail_msg("%s", niti_error());
     assert_true(array.ndim == 2 && array.dims[0] == 2 && array.dims[1] == 3 && array.bytes == 2 && array.sign);
     assert_memory_equal(array.data, expected, sizeof expected);
     niti_array_close(&array);
@@ -354,6 +355,9 @@ static void other_tables_are_refused(void **state) {
   expect_table(dir, "1,2\n3,4\n", "0\n-1\n", y, "line 2, column 1: '-1' (expected a whole number from 0 to 65535)");
   expect_table(dir, "1,2\n3,4\n", "0,1\n0,1\n", y, "2 columns, expected one label on each line");
   expect_table(dir, "1,2\n3,4\n", "0\n", y, "1 labels, expected 2");
+  expect_table(dir, "1,2\r3,4\r", "0\n1\n", x, "line 1: text after a carriage return");
+  expect_table(dir, "a,b\r1,2\n3,4\n", "0\n", x, "line 1: text after a carriage return");
+  expect_table(dir, "1,2\n\t\n3,4\n", "0\n1\n", x, "line 2, column 1: ''");
   put_csv_set(dir, "1,2\n3,4\n", "0\n1\n");
   put_file(x, "1,2\0,3\n", 7);
   expect_open(NITI_ERROR_FORMAT, dir, NITI_DATA_AUTO, NULL, x, "byte 3: a zero byte");
@@ -374,13 +378,86 @@ static void blank_lines_take_linear_time(void **state) {
   memcpy(text + 8, "1,2,3", 5);
   memcpy(text + BLANK - 16, "4,5,6", 5);
   put_file(path, text, BLANK);
-  if (niti_csv_read(&array, path, false) != NITI_OK) fail_msg("%s", niti_error());
+  if (niti_csv_read(&array, path, false, 0, NULL) != NITI_OK) fail_msg("%s", niti_error());
   assert_true(array.dims[0] == 2 && array.dims[1] == 3);
   niti_array_close(&array);
   text[BLANK - 1] = 'x'; /* 11 bytes are no ends of lines */
   put_file(path, text, BLANK);
-  check_error((int)niti_csv_read(&array, path, false), NITI_ERROR_FORMAT, niti_error(), path, "line 19999990, column 1: 'x'");
+  check_error((int)niti_csv_read(&array, path, false, 0, NULL), NITI_ERROR_FORMAT, niti_error(), path,
+              "line 19999990, column 1: 'x'");
   free(text);
+  remove_temp(dir);
+}
+
+/* What is wrong is found in the first piece: the rest, far more than there is memory for, is not read. */
+static void wrong_tables_are_not_read_whole(void **state) {
+  (void)state;
+  enum { COLUMNS = NITI_CHANNELS_MAX + 1 };
+  static const off_t terabyte = (off_t)1 << 40;
+  char *dir = make_temp(), text[2 * COLUMNS];
+  const char *path = path_of("%s/x.csv", dir);
+  NitiArray array;
+  put_text(path, "1,2,3\n1,2,3\n");
+  assert_int_equal(truncate(path, terabyte), 0);
+  check_error((int)niti_csv_read(&array, path, false, 0, NULL), NITI_ERROR_FORMAT, niti_error(), path, "byte 12: a zero byte");
+  for (int i = 0; i < COLUMNS; ++i) memcpy(text + (size_t)i * 2, "1,", 2);
+  text[sizeof text - 1] = ' ';
+  put_file(path, text, sizeof text);
+  assert_int_equal(truncate(path, terabyte), 0);
+  check_error((int)niti_csv_read(&array, path, false, 0, NULL), NITI_ERROR_FORMAT, niti_error(), path,
+              "line 1: more than 4096 values");
+  check_error((int)niti_csv_read(&array, path, false, COLUMNS, NULL), NITI_ERROR_FORMAT, niti_error(), path, "a zero byte");
+  text[sizeof text - 1] = '\n';
+  put_file(path, text, sizeof text);
+  if (niti_csv_read(&array, path, false, COLUMNS, NULL) != NITI_OK) fail_msg("%s", niti_error());
+  assert_true(array.dims[0] == 1 && array.dims[1] == COLUMNS);
+  niti_array_close(&array);
+  remove_temp(dir);
+}
+
+/* Rows whose every byte is the first of a piece once: none is lost, and a message shows the whole field. */
+static void pieces_of_tables_meet(void **state) {
+  (void)state;
+  enum { PIECE = 1 << 17, ROOM = PIECE + 64 };
+  static const char row[] = " 12345 ;-678\r\n";
+  char *dir = make_temp(), *text = malloc(ROOM);
+  const char *path = path_of("%s/x.csv", dir);
+  NitiArray array;
+  assert_non_null(text);
+  for (size_t before = 1; before < sizeof row; ++before) {
+    memset(text, '\n', ROOM);
+    memcpy(text + PIECE - before, row, sizeof row - 1);
+    put_file(path, text, ROOM);
+    if (niti_csv_read(&array, path, false, 0, NULL) != NITI_OK) fail_msg("%s", niti_error());
+    assert_true(array.dims[0] == 1 && array.dims[1] == 2);
+    assert_int_equal(((const int16_t *)array.data)[0], 12345);
+    assert_int_equal(((const int16_t *)array.data)[1], -678);
+    niti_array_close(&array);
+    text[PIECE - before + 4] = 'x';
+    put_file(path, text, ROOM);
+    check_error((int)niti_csv_read(&array, path, false, 0, NULL), NITI_ERROR_FORMAT, niti_error(), path, "'123x5 '");
+  }
+  free(text);
+  remove_temp(dir);
+}
+
+static bool stop_at_once(void *context, const char *what, int64_t done, int64_t total) {
+  (void)what;
+  ++*(int *)context;
+  return done > total;
+}
+
+static void tables_are_watched(void **state) {
+  (void)state;
+  char *dir = make_temp();
+  const char *path = path_of("%s/x.csv", dir);
+  int calls = 0;
+  NitiDataset dataset = {.request.watch = {stop_at_once, &calls}};
+  NitiArray array;
+  put_text(path, "1,2\n1,x\n");
+  check_error((int)niti_csv_read(&array, path, false, 0, &dataset), NITI_INTERRUPTED, niti_error(),
+              "interrupted while reading a table", "0 of 8 done");
+  assert_int_equal(calls, 1);
   remove_temp(dir);
 }
 
@@ -518,6 +595,9 @@ int main(void) {
       cmocka_unit_test(tables_are_read),
       cmocka_unit_test(other_tables_are_refused),
       cmocka_unit_test(blank_lines_take_linear_time),
+      cmocka_unit_test(wrong_tables_are_not_read_whole),
+      cmocka_unit_test(pieces_of_tables_meet),
+      cmocka_unit_test(tables_are_watched),
       cmocka_unit_test(mantissas_are_of_the_contract),
       cmocka_unit_test(statistics_of_signed_values),
       cmocka_unit_test(loaders_make_mantissas),

@@ -221,6 +221,14 @@ static void test_read(void **state) {
   check_fails(niti_file_read(&data, NULL, at("zero"), 2), NITI_ERROR_FORMAT, at("zero"), "at most 2 bytes");
   assert_null(data);
   check_fails(niti_file_read_any(&data, NULL, at("zero"), 2), NITI_ERROR_FORMAT, at("zero"), "at most 2 bytes");
+  assert_int_equal(truncate(at("zero"), (off_t)1 << 40), 0); /* the limit is compared before anything is read */
+  most_asked = 0;
+  check_fails(niti_file_read_any(&data, NULL, at("zero"), 1 << 20), NITI_ERROR_FORMAT, at("zero"), "at most 1048576 bytes");
+  assert_int_equal(most_asked, 0);
+  assert_int_equal(symlink("nowhere", at("dangling")), 0);
+  check_fails(niti_file_read(&data, NULL, at("dangling"), 2), NITI_ERROR_FILE, at("dangling"),
+              "a symbolic link to a file that is not");
+  check_fails(niti_file_read_any(&data, NULL, at("dangling"), 2), NITI_ERROR_FILE, at("dangling"), "a symbolic link to a file");
   check_fails(niti_file_read_any(&data, NULL, folder, 2), NITI_ERROR_FILE, folder, strerror(EISDIR));
 }
 

@@ -23,8 +23,9 @@ typedef struct NitiArray {
 NitiStatus niti_npy_read(NitiArray *out, const char *path);
 /* Reads a text of whole numbers, separated by commas, semicolons or tabs, one row per line, as int16 [rows][columns], or, with
  * `labels`, one column of int32 from 0 as [rows]. A first line that does not begin with a number is a header. CRLF, a byte-order
- * mark and blank lines at the end are allowed. */
-NitiStatus niti_csv_read(NitiArray *out, const char *path, bool labels);
+ * mark and blank lines are allowed. Reads piece by piece, and no further than to the first thing that is wrong. columns_max: how
+ * many values a row may have, where that is more than NITI_CHANNELS_MAX. watched: whose watch is called; NULL: none. */
+NitiStatus niti_csv_read(NitiArray *out, const char *path, bool labels, int64_t columns_max, NitiDataset *watched);
 void niti_array_close(NitiArray *array);
 
 #endif

@@ -7,37 +7,37 @@
 #include "data/array.h"
 #include "data/format.h"
 
-enum { NAME_BYTES = 24 };
+enum { NAME_BYTES = 24, LABELS = 1 << 16 /* between two looks at the watch */ };
 
 static void spell_name(char name[NAME_BYTES], int split, char part, const char *end) {
   static const char *const splits[NITI_SPLITS] = {"train", "test", "validation"};
   (void)snprintf(name, NAME_BYTES, "%s_%c%s", splits[split], part, end);
 }
 
-static NitiStatus has_split(bool *has, const char *path, int split, const char *end) {
+static bool has_split(const char *path, int split, const char *end) {
   char x[NAME_BYTES], y[NAME_BYTES];
   spell_name(x, split, 'x', end);
   spell_name(y, split, 'y', end);
-  NITI_TRY(niti_path_has_file(has, path, x));
-  return *has ? NITI_OK : niti_path_has_file(has, path, y);
+  return niti_path_has_entry(path, x) || niti_path_has_entry(path, y);
 }
 
 static NitiStatus probe(bool *found, const char *path, const char *end) {
   *found = false;
-  for (int split = 0; split < NITI_SPLITS && !*found; ++split) NITI_TRY(has_split(found, path, split, end));
+  for (int split = 0; split < NITI_SPLITS && !*found; ++split) *found = has_split(path, split, end);
   return NITI_OK;
 }
 
-static NitiStatus read_array(NitiArray *array, NitiDataSplit *split, int which, char part, const char *end) {
+static NitiStatus read_array(NitiArray *array, NitiDataset *dataset, int which, char part, const char *end) {
+  NitiDataSplit *split = &dataset->split[which];
+  const int64_t columns = dataset->request.size.n ? (int64_t)niti_shape_image(dataset->request.size) : 0;
   char name[NAME_BYTES], *path = NULL;
-  bool there;
   spell_name(name, which, part, end);
   *array = (NitiArray){0};
-  NITI_TRY(niti_path_has_file(&there, split->dir, name));
-  if (!there) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
+  if (!niti_path_has_entry(split->dir, name)) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
   NITI_TRY(niti_split_add_file(split, name));
   NITI_TRY(niti_path_join(&path, split->dir, name));
-  const NitiStatus status = strcmp(end, ".csv") == 0 ? niti_csv_read(array, path, part == 'y') : niti_npy_read(array, path);
+  const NitiStatus status =
+      strcmp(end, ".csv") == 0 ? niti_csv_read(array, path, part == 'y', columns, dataset) : niti_npy_read(array, path);
   free(path);
   return status;
 }
@@ -141,6 +141,7 @@ static NitiStatus take_labels(NitiDataset *dataset, int which, const NitiArray *
   split->labels = malloc((size_t)split->stored * sizeof *split->labels);
   if (!split->labels) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for labels", split->dir);
   for (int64_t i = 0; i < split->stored; ++i) {
+    if (i % LABELS == 0) NITI_TRY(niti_dataset_watch(dataset, "reading labels", i, split->stored));
     const int64_t label = label_at(a, i);
     if (label < 0 || label > most)
       return niti_fail(NITI_ERROR_FORMAT, "%s/%s: label %lld of sample %lld, expected 0 to %d%s", split->dir, name,
@@ -157,11 +158,11 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
   NitiArray x, y;
   split->dir = strdup(path);
   if (!split->dir) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for a path", path);
-  NitiStatus status = read_array(&x, split, which, 'x', end);
+  NitiStatus status = read_array(&x, dataset, which, 'x', end);
   if (status == NITI_OK) status = take_values(dataset, split, &x);
   niti_array_close(&x);
   NITI_TRY(status);
-  status = read_array(&y, split, which, 'y', end);
+  status = read_array(&y, dataset, which, 'y', end);
   if (status == NITI_OK) status = take_labels(dataset, which, &y);
   niti_array_close(&y);
   return status;
@@ -169,8 +170,7 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
 
 static NitiStatus open_arrays(NitiDataset *dataset, const char *path, const char *end) {
   for (int split = 0; split < NITI_SPLITS; ++split) {
-    bool wanted = niti_takes_split(dataset, (NitiSplit)split);
-    if (wanted) NITI_TRY(has_split(&wanted, path, split, end));
+    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && has_split(path, split, end);
     if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, split, path, end));
     NITI_TRY(niti_dataset_watch(dataset, "reading arrays", split, NITI_SPLITS));
   }

@@ -26,7 +26,7 @@ static void spell_name(char name[NAME_BYTES], const char *family, int split, int
   (void)stpcpy(stpcpy(end, kinds[part][which >> 1 & 1]), which & 1 ? ".gz" : "");
 }
 
-/* The first spelling that is there; *found false: none, and name is the usual one. */
+/* The first spelling of a file that is there; *found false: none, and name is the usual one. */
 static NitiStatus find_name(bool *found, char name[NAME_BYTES], const char *dir, const char *family, int split, int part) {
   for (int which = 0; which < SPELLINGS; ++which) {
     spell_name(name, family, split, part, which);
@@ -34,6 +34,18 @@ static NitiStatus find_name(bool *found, char name[NAME_BYTES], const char *dir,
     if (*found) return NITI_OK;
   }
   spell_name(name, family, split, part, *family ? SPELLINGS / 2 : 0);
+  return NITI_OK;
+}
+
+/* The same; where there is no file, of what is in its place, such as a link that leads nowhere. Files come first: archives that
+ * were unpacked twice have folders beside them. */
+static NitiStatus find_entry(bool *found, char name[NAME_BYTES], const char *dir, const char *family, int split, int part) {
+  NITI_TRY(find_name(found, name, dir, family, split, part));
+  for (int which = 0; which < SPELLINGS && !*found; ++which) {
+    spell_name(name, family, split, part, which);
+    *found = niti_path_has_entry(dir, name);
+  }
+  if (!*found) spell_name(name, family, split, part, *family ? SPELLINGS / 2 : 0);
   return NITI_OK;
 }
 
@@ -158,7 +170,7 @@ static NitiStatus read_part(NitiDataset *dataset, uint8_t **out, uint32_t *dims,
   char name[NAME_BYTES];
   bool there;
   *out = NULL;
-  NITI_TRY(find_name(&there, name, split->dir, family, which, part));
+  NITI_TRY(find_entry(&there, name, split->dir, family, which, part));
   if (!there) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found (nor with .gz)", split->dir, name);
   NITI_TRY(niti_split_add_file(split, name));
   char *path = NULL;

@@ -536,7 +536,7 @@ NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path) { return
 NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, const char *path) {
   const bool whole = niti_checkpoint_load(out, path) == NITI_OK;
   if (intact) *intact = whole;
-  return whole ? NITI_OK : load(out, path, take_weights);
+  return whole ? NITI_OK : load(out, path, take_weights); /* which asks the watch again, where that stopped it */
 }
 
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir) {

@@ -170,7 +170,8 @@ static NitiStatus fail_tensor(const char *path, const char *name, const char *wh
 static NitiStatus read_at(int fd, void *out, size_t size, uint64_t offset, const char *path) {
   char *bytes = out;
   while (size) {
-    const size_t part = size < (size_t)1 << 30 ? size : (size_t)1 << 30;
+    const size_t part = size < (size_t)1 << 24 ? size : (size_t)1 << 24;
+    NITI_TRY(niti_file_go_on(path));
     const ssize_t done = niti_system.pread(fd, bytes, part, (off_t)offset);
     if (done < 0) return niti_fail_errno(path, "read");
     if (done == 0) return niti_fail(NITI_ERROR_FORMAT, "%s: ends at byte %llu", path, (unsigned long long)offset);

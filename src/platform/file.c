@@ -240,6 +240,17 @@ NitiStatus niti_file_replace(const char *path, const void *data, size_t size) {
   return status;
 }
 
+/* The system's reason for a link that leads nowhere would be that there is no such file. */
+static NitiStatus fail_open(const char *path, const char *name) {
+  const int error = errno;
+  struct stat link;
+  if (error == ENOENT && niti_system.lstat(path, &link) == 0 && S_ISLNK(link.st_mode))
+    return niti_fail(NITI_ERROR_FILE,
+                     "%s: cannot open: a symbolic link to a file that is not there (restore that, or remove the link)", name);
+  errno = error;
+  return niti_fail_errno(name, "open");
+}
+
 static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
   struct stat info;
   if (niti_system.fstat(fd, &info)) return niti_fail_errno(path, "inspect the file");
@@ -250,10 +261,31 @@ static NitiStatus check_regular(uint64_t *size, int fd, const char *path) {
 
 NitiStatus niti_file_open_read(int *fd, uint64_t *size, const char *path) {
   *fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); /* O_NONBLOCK: a FIFO must not hang us */
-  if (*fd < 0) return niti_fail_errno(path, "open");
+  if (*fd < 0) return fail_open(path, path);
   const NitiStatus status = check_regular(size, *fd, path);
   if (status != NITI_OK) (void)niti_system.close(*fd);
   return status;
+}
+
+static _Thread_local const NitiFileWatch *watched;
+
+void niti_file_watch(const NitiFileWatch *watch) { watched = watch; }
+
+NitiStatus niti_file_go_on(const char *path) {
+  if (!watched || watched->go_on(watched->context)) return NITI_OK;
+  return niti_fail(NITI_INTERRUPTED, "%s: interrupted while it was read", path);
+}
+
+/* Until there is something to read, or the end, of a file opened with O_NONBLOCK. */
+static NitiStatus await(int fd, const char *path) {
+  enum { MILLISECONDS = 50 };
+  struct pollfd file = {.fd = fd, .events = POLLIN};
+  for (int ready = 0; ready == 0;) {
+    NITI_TRY(niti_file_go_on(path));
+    ready = niti_system.poll(&file, 1, MILLISECONDS);
+    if (ready < 0) return niti_fail_errno(path, "wait for");
+  }
+  return NITI_OK;
 }
 
 static NitiStatus fail_long(const char *path, size_t limit) {
@@ -270,7 +302,9 @@ static NitiStatus read_to_end(char **data, size_t *size, size_t room, int fd, co
       if (!grown) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for %zu bytes", path, room);
       *data = grown;
     }
+    if (watched) NITI_TRY(await(fd, path));
     const ssize_t done = niti_system.read(fd, *data + *size, room - 1 - *size);
+    if (done < 0 && errno == EAGAIN && watched) continue; /* another reader was first */
     if (done < 0) return niti_fail_errno(path, "read");
     (*data)[*size + (size_t)done] = 0;
     if (done == 0) return NITI_OK;
@@ -305,8 +339,14 @@ NitiStatus niti_file_read(char **data, size_t *size, const char *path, size_t li
 
 NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const char *name, size_t limit) {
   *data = NULL;
-  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC, 0);
-  return fd < 0 ? niti_fail_errno(name, "open") : read_whole(data, size, 4096, fd, name, limit);
+  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | (watched ? O_NONBLOCK : 0), 0);
+  if (fd < 0) return fail_open(path, name);
+  struct stat info;
+  NitiStatus status = niti_system.fstat(fd, &info) ? niti_fail_errno(name, "inspect the file") : NITI_OK;
+  if (status == NITI_OK && S_ISREG(info.st_mode) && (uint64_t)info.st_size > limit) status = fail_long(name, limit);
+  if (status == NITI_OK) return read_whole(data, size, 4096, fd, name, limit);
+  (void)niti_system.close(fd);
+  return status;
 }
 
 NitiStatus niti_file_read_any(char **data, size_t *size, const char *path, size_t limit) {

@@ -47,6 +47,17 @@ NitiStatus niti_file_read_as(char **data, size_t *size, const char *path, const 
 struct stat;
 NitiStatus niti_file_is_named(bool *is, const char *path, const struct stat *held);
 
+/* Who is asked, several times per second, whether to go on reading; false: the read ends with NITI_INTERRUPTED. */
+typedef struct NitiFileWatch {
+  bool (*go_on)(void *context);
+  void *context;
+} NitiFileWatch;
+/* From now on watches what the calling thread reads by niti_file_read_any and niti_file_read_as, waits for a pipe's other end
+ * included, and checkpoints; NULL: nobody does. The watch must stay where it is until then. */
+void niti_file_watch(const NitiFileWatch *watch);
+/* For readers of their own: NITI_INTERRUPTED where the calling thread's watch asks to stop. */
+NitiStatus niti_file_go_on(const char *path);
+
 /* Fails with NITI_ERROR_FILE, or NITI_ERROR_MEMORY where that is the reason, and "PATH: cannot WHAT: reason", the reason being
  * errno's, with what to do where that helps. */
 NitiStatus niti_fail_errno(const char *path, const char *what);

@@ -64,6 +64,18 @@ NitiStatus niti_path_has_file(bool *has, const char *dir, const char *name) {
   return niti_path_is_file(has, path);
 }
 
+bool niti_path_is_entry(const char *path) {
+  struct stat info;
+  return niti_system.lstat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
+}
+
+bool niti_path_has_entry(const char *dir, const char *name) {
+  char path[PATH_MAX];
+  if (joined_bytes(dir, name) > sizeof path) return false;
+  join(path, dir, name);
+  return niti_path_is_entry(path);
+}
+
 NitiStatus niti_path_same(bool *same, const char *a, const char *b) {
   struct stat first, second;
   NITI_TRY(look(same, &first, a));

@@ -43,6 +43,11 @@ static struct dirent *call_readdir(DIR *folder) {
   }
 }
 
+static int call_poll(struct pollfd *files, nfds_t count, int milliseconds) {
+  const int ready = poll(files, count, milliseconds);
+  return ready < 0 && errno == EINTR ? 0 : ready;
+}
+
 const NitiSystem niti_system = {.open = call_open,
                                 .close = close,
                                 .read = call_read,
@@ -67,4 +72,5 @@ const NitiSystem niti_system = {.open = call_open,
                                 .readdir = call_readdir,
                                 .closedir = closedir,
                                 .mmap = mmap,
-                                .munmap = munmap};
+                                .munmap = munmap,
+                                .poll = call_poll};

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -40,6 +41,7 @@ typedef struct NitiSystem {
   int (*closedir)(DIR *folder);
   void *(*mmap)(void *at, size_t size, int protection, int flags, int fd, off_t offset);
   int (*munmap)(void *at, size_t size);
+  int (*poll)(struct pollfd *files, nfds_t count, int milliseconds); /* 0, as at the time's end, where a signal interrupts it */
 } NitiSystem;
 
 extern const NitiSystem niti_system;

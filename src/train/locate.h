@@ -3,7 +3,8 @@
  *   lenet5, lenet5-mnist        a built-in model or recipe; takes precedence over a file of that name (./lenet5)
  *   FILE.yaml                   a recipe (it has a key `model`) or a model (it has `layers`), whatever the file is called
  *   FILE.safetensors            a checkpoint, whatever the file is called
- *   RUN, RUN:last, RUN:7        a run's folder: its best checkpoint, its last one, or the one kept after epoch 7 */
+ *   RUN, RUN:last, RUN:7        a run's folder: its best checkpoint, its last one, or the one kept after epoch 7; the last one
+ *                               serves as the best only where no best.safetensors is there, of whatever kind */
 #ifndef NITI_TRAIN_LOCATE_H
 #define NITI_TRAIN_LOCATE_H
 

@@ -364,6 +364,12 @@ static NitiStatus finish(NitiRun *run, NitiTrainResult *out, NitiStatus status) 
 
 /* ---- a new run ---- */
 
+static bool wants_weights(void *context) {
+  const NitiRun *run = context;
+  const NitiProgress progress = {.kind = NITI_PROGRESS_DATA, .text = "reading weights", .epoch = run->epoch + 1};
+  return !run->options.progress || run->options.progress(run->options.context, &progress);
+}
+
 /* Loads what --init names. Reads only the weights of a checkpoint, so one edited by other tools is accepted. */
 static NitiStatus load_init(NitiCheckpoint **out, NitiRun *run) {
   NitiLocation location;
@@ -406,7 +412,11 @@ static NitiStatus start_weights(NitiRun *run) {
   NitiCheckpoint *checkpoint = NULL;
   NITI_TRY(niti_network_init(run->net, run->recipe->seed));
   if (!run->options.init || !niti_run_leads(run)) return NITI_OK;
-  NITI_TRY(load_init(&checkpoint, run));
+  const NitiFileWatch watch = {wants_weights, run};
+  niti_file_watch(&watch);
+  const NitiStatus loaded = load_init(&checkpoint, run);
+  niti_file_watch(NULL);
+  NITI_TRY(loaded);
   const NitiStatus status = take_init(run, checkpoint);
   niti_checkpoint_close(checkpoint);
   return status;

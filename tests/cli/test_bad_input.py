@@ -500,3 +500,44 @@ def test_a_rate_without_a_kind(recipe, toy, tmp_path):
 def test_a_bias_needs_a_wide_update(recipe, toy, tmp_path):
     biased = recipe(("linear: {out: classes}", "linear: {out: classes, bias: true}"))
     fails("train", biased, "--data", toy, "--run", tmp_path / "run", says=("not the bias of linear", "expected update sgd or niti16"))
+
+
+# ---- what is in the place of a file ----
+
+PLACES = {
+    "dangling": (lambda path: path.symlink_to("nowhere"), "a symbolic link to a file that is not there"),
+    "loop": (lambda path: path.symlink_to(path.name), "symbolic links"),
+    "folder": (lambda path: path.mkdir(), "expected a regular file"),
+    "fifo": (os.mkfifo, "expected a regular file"),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_last_does_not_serve_for_a_best_that_cannot_be_read(kind, trained, toy, tmp_path):
+    """Only where there is no best.safetensors of any kind."""
+    run, best = tmp_path / "run", tmp_path / "run" / "best.safetensors"
+    shutil.copytree(trained[0], run)
+    best.unlink()
+    assert niti("hash", run).stdout == niti("hash", f"{run}:last").stdout != ""
+    make, says = PLACES[kind]
+    make(best)
+    for network in run, f"{run}:best":
+        fails("hash", network, says=(best, says))
+        fails("eval", network, "--data", toy, says=(best, says))
+        fails("export", "c", network, "--out", tmp_path / "out", says=(best, says))
+
+
+@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("name", ["train_x.npy", "train_y.csv", "train-images-idx3-ubyte", "classes.txt"])
+def test_data_files_that_cannot_be_read_are_not_called_missing(name, kind, tmp_path):
+    make, says = PLACES[kind]
+    if name.endswith("ubyte"):
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">II2B", 0x801, 2, 0, 1))
+    elif name.endswith("csv"):
+        (tmp_path / "train_x.csv").write_text("1,2\n3,4\n")
+    else:
+        np.save(tmp_path / "train_y.npy", np.arange(2, dtype=np.uint8))
+        if name == "classes.txt":
+            np.save(tmp_path / "train_x.npy", np.zeros((2, 3), np.int8))
+    make(tmp_path / name)
+    fails("data", tmp_path, says=(tmp_path / name, says))

@@ -145,6 +145,28 @@ def test_sigusr1_before_there_is_anything_to_save(command, toy, toy_recipe, tmp_
     assert command == "show" or metadata_of(tmp_path / "run" / "last.safetensors")["complete"] == "1"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_first_weights_are_awaited(toy, toy_recipe, tmp_path, number):
+    """A pipe that nobody opens, and one that somebody opens and does not write to; then one that is written to is read."""
+    fifo, run = tmp_path / "init.yaml", tmp_path / "run"
+    os.mkfifo(fifo)
+    for opened in False, True:
+        process = start_training(toy_recipe, "--data", toy, "--run", run, "--init", fifo)
+        pipe = reader_of(fifo, process) if opened else time.sleep(0.5)
+        code, _, err = stop(process, number)
+        assert code == 128 + number and f"{fifo}: interrupted while it was read; nothing was trained or written" in err, (code, err)
+        assert not run.exists()
+        if opened:
+            os.close(pipe)
+    process = start_training(toy_recipe, "--data", toy, "--run", run, "--init", fifo)
+    pipe = reader_of(fifo, process)
+    time.sleep(0.2)
+    os.write(pipe, toy_recipe.read_bytes())
+    os.close(pipe)
+    assert process.wait(timeout=60) == 0, process.communicate()
+    process.communicate()
+
+
 def test_a_reader_that_has_gone_ends_the_run_with_its_state_saved(begin, tmp_path):
     process = begin()
     process.stdout.readline()

@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const size_t bytes = fuzz_field(&part[i], &data, &size);
     NitiArray array;
     const char *path = fuzz_put(name[i], part[i], bytes);
-    if (fuzz_status(flags & 1 ? niti_csv_read(&array, path, i) : niti_npy_read(&array, path)) == NITI_OK) use(&array);
+    if (fuzz_status(flags & 1 ? niti_csv_read(&array, path, i, 0, NULL) : niti_npy_read(&array, path)) == NITI_OK) use(&array);
     niti_array_close(&array);
   }
   const NitiStatus status = fuzz_status(niti_dataset_open(&set, fuzz_dir(), &options, &request));
