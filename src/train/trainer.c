@@ -265,6 +265,7 @@ static NitiStatus report_epoch(NitiRun *run, int32_t epoch, bool best) {
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
                              .confusion = best ? run->confusion : NULL};
+  NITI_TRY(niti_run_folder_hold(run->folder)); /* a row in another run's folder would spoil its metrics */
   return niti_report_epoch(run->report, &row, run->net);
 }
 
