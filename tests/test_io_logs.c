@@ -281,6 +281,33 @@ static void test_log_without_room(void **state) {
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
 }
 
+/* As by an editor or a clean-up: no row goes to a file that has no name any more, nor to the other one. */
+static void test_log_that_is_replaced(void **state) {
+  (void)state;
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
+  for (int i = 0; i < 4; ++i) {
+    const char *name = names[i / 2], *other = names[1 - i / 2];
+    const NitiField row[] = {niti_field_integer("epoch", 2), niti_field_ratio("accuracy", 2, 3, 2),
+                             niti_field_integer("note", 0)};
+    NitiLog *log = open_log(-1);
+    size_t size;
+    add_row(log, 1, 7);
+    char *text = get_file(at(name), &size), *kept = get_file(at(other), NULL);
+    assert_int_equal(unlink(at(name)), 0);
+    if (i % 2) put_file(at(name), text, size);
+    check_fails(niti_log_row(log, row, 3), NITI_ERROR_FILE, at(name), i % 2 ? "was replaced" : "was removed");
+    niti_log_close(log);
+    if (i % 2) assert_file(at(name), text);
+    assert_file(at(other), kept);
+    free(text);
+    free(kept);
+    log = open_log(1);
+    add_row(log, 2, 8);
+    niti_log_close(log);
+    assert_file(at("metrics.csv"), i == 0 ? "epoch,accuracy,note\n2,0.67,8\n" : "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n");
+  }
+}
+
 /* However many bytes fit, a row that fails leaves both files as they were, and the next row is whole. */
 static void test_log_full_disk(void **state) {
   (void)state;
@@ -313,6 +340,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_locked, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_failing_disk, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_room, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_that_is_replaced, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_full_disk, make_folder, remove_folder),
   };
   return cmocka_run_group_tests_name("io_logs", tests, NULL, NULL);

@@ -339,6 +339,17 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
 
 static bool take_back(const LogFile *file) { return file->fd < 0 || niti_system.ftruncate(file->fd, file->size) == 0; }
 
+/* Rows appended to a file that has lost its name would be lost too. */
+static NitiStatus check_named(const LogFile *file) {
+  struct stat held, named;
+  if (file->fd < 0) return NITI_OK;
+  if (niti_system.fstat(file->fd, &held) != 0) return niti_fail_errno(file->path, "inspect the file");
+  const bool there = niti_system.lstat(file->path, &named) == 0;
+  if (!there && errno != ENOENT) return niti_fail_errno(file->path, "inspect the file");
+  if (there && named.st_dev == held.st_dev && named.st_ino == held.st_ino) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: was %s while the run went on", file->path, there ? "replaced" : "removed");
+}
+
 /* Writes both lines or neither, as far as the system allows to remove a partial one. */
 static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl) {
   const bool first = log->csv.size == 0;
@@ -359,6 +370,8 @@ static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl)
 NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count) {
   char *header = NULL, *csv = NULL, *jsonl = NULL;
   NITI_TRY(check_fields(fields, count));
+  NITI_TRY(check_named(&log->csv));
+  NITI_TRY(check_named(&log->jsonl));
   NitiStatus status = format_line(&header, fields, count, put_csv_header);
   if (status == NITI_OK && strcmp(log->header, header) != 0)
     status = niti_fail(NITI_ERROR_ARGUMENT, "%s: a row's columns must be the log's: %.*s", log->csv.path,

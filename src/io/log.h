@@ -35,7 +35,8 @@ NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch, con
 /* Which files were set aside or are not written: human-readable lines; NULL beyond the last. Owned by the log. */
 const char *niti_log_note(const NitiLog *log, size_t index);
 /* Appends a row and syncs it to disk before returning. Its keys must be those of the log, in their order, and `epoch` an integer;
- * else NITI_ERROR_ARGUMENT. A failed append leaves no torn line. */
+ * else NITI_ERROR_ARGUMENT. A failed append leaves no torn line. A file that was removed or replaced since it was opened is
+ * NITI_ERROR_FILE, with no row written to either. */
 NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count);
 void niti_log_close(NitiLog *log);
 

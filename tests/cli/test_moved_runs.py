@@ -1,4 +1,5 @@
 """Folders of runs that are moved, replaced or removed while they are trained in, and what is put in the way of their files."""
+import os
 import shutil
 import signal
 import time
@@ -111,6 +112,21 @@ def test_a_lock_that_is_removed(begun, tmp_path):
     (mine / ".lock").unlink()
     said = ended(process)
     assert f"{mine / '.lock'}: was removed or replaced" in said, said
+    check_resumable(mine)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
+def test_a_log_that_is_replaced(begun, tmp_path, name):
+    """As `sed -i` and editors do: the run ends with its state saved, and no row is lost."""
+    mine = tmp_path / "mine"
+    process = begun()
+    process.send_signal(signal.SIGSTOP)  # else a row may come between the two
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    (tmp_path / "copy").write_bytes((mine / name).read_bytes())
+    (tmp_path / "copy").rename(mine / name)
+    process.send_signal(signal.SIGCONT)
+    said = ended(process)
+    assert f"{mine / name}: was replaced" in said and "is saved; `niti train --resume" in said, said
     check_resumable(mine)
 
 
