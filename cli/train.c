@@ -115,6 +115,15 @@ static int end_all(const View *view) {
   return EXIT_FAILED;
 }
 
+static int fail_begun(const View *view, const char *folder) {
+  char why[1024]; /* looking into the folder may fail too */
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  char *way_on = view_way_on(view, folder, why);
+  const int code = fail_with(EXIT_FAILED, "%s%s%s", why, way_on ? "; " : "", way_on ? way_on : "");
+  free(way_on);
+  return code;
+}
+
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
   if (status != NITI_OK && status != NITI_INTERRUPTED && !niti_ranks_agreed(view->ranks)) return end_all(view);
@@ -128,11 +137,12 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
     code = fail_with(stopped_code(&stop), "%s%s; nothing was trained or written", stop.who, niti_error());
   } else if (status == NITI_OK || stopped) {
     code = report(stopped ? &stop : NULL, view, result, folder, given->json);
-  } else if (view->run) { /* it began, so there is a checkpoint */
-    code = fail_with(EXIT_FAILED, "%s; `niti train --resume %s` continues", niti_error(), folder);
+  } else if (view->run) { /* it began, so there was a checkpoint */
+    code = fail_begun(view, folder);
   } else {
     code = fail();
   }
+  if (view->folder >= 0) (void)close(view->folder);
   json_decref(view->run);
   json_decref(view->warnings);
   return code;
@@ -224,7 +234,7 @@ static int run(int argc, char **argv) {
   given.json = given.json || given.json_stream;
   const int set_count = gather_sets(sets, numbers, &given);
   if (set_count < 0) return EXIT_USAGE;
-  View view = {.quiet = given.quiet, .stream = given.json_stream};
+  View view = {.quiet = given.quiet, .stream = given.json_stream, .folder = -1};
   progress_start(&view.line);
   NitiTrainOptions how = {.device = device_of(&given.device),
                           .data = given.data,

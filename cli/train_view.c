@@ -1,11 +1,16 @@
 /* What niti train shows of a run: a line of progress, a line or an object per epoch, and the result. */
+#define _GNU_SOURCE /* asprintf */
 #include "train_view.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "introduce.h"
 #include "platform/path.h"
+#include "train/run_folder.h"
 
 static double rate(int64_t images, int64_t nanoseconds) {
   return nanoseconds > 0 ? (double)images * 1e9 / (double)nanoseconds : 0;
@@ -146,6 +151,7 @@ bool view_progress(void *context, const NitiProgress *p) {
   if (view->silent) return signals_caught() == 0;
   if (p->kind == NITI_PROGRESS_START) {
     view->run = introduce_json(p);
+    view->folder = open(p->run->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     view->batches = p->batches;
     view->scored = p->run->data.scored;
     progress_clear(&view->line);
@@ -171,6 +177,25 @@ bool view_progress(void *context, const NitiProgress *p) {
     end_epoch(view, p);
   }
   return signals_caught() == 0;
+}
+
+/* Whether the folder at the path is another than the run's, or none; unknown is no. */
+static bool is_lost(const View *view, const char *folder) {
+  struct stat began, now;
+  if (view->folder < 0 || fstat(view->folder, &began) != 0) return false;
+  if (stat(folder, &now) != 0) return errno == ENOENT || errno == ENOTDIR;
+  return began.st_dev != now.st_dev || began.st_ino != now.st_ino;
+}
+
+char *view_way_on(const View *view, const char *folder, const char *why) {
+  char *obstacle = NULL, *text = NULL;
+  bool resumable = true;
+  if (is_lost(view, folder)) return NULL;
+  if (niti_run_folder_survey(&resumable, &obstacle, folder, why) == NITI_OK && !resumable) return NULL;
+  const bool written = obstacle ? asprintf(&text, "remove %s, then `niti train --resume %s` continues", obstacle, folder) >= 0
+                                : asprintf(&text, "`niti train --resume %s` continues", folder) >= 0;
+  free(obstacle);
+  return written ? text : NULL;
 }
 
 json_t *view_warnings(const View *view) { return view->warnings ? json_incref(view->warnings) : json_array(); }

@@ -13,6 +13,7 @@ typedef struct View {
   ProgressLine line;
   bool timed;       /* the expected time was printed */
   json_t *run;      /* introduce_json; NULL: not begun */
+  int folder;       /* a descriptor of the run's folder as it began; -1: not begun, or not to be had */
   json_t *warnings; /* texts */
   bool stream;
   NitiSplit scored;            /* after epochs */
@@ -22,6 +23,9 @@ typedef struct View {
 
 /* For NitiTrainOptions.progress, with a View as its context: false once a signal asked to stop. */
 bool view_progress(void *view, const NitiProgress *p);
+/* What can be done after a failure with the message `why`: to be appended to it, and the caller's; NULL: nothing, or no memory.
+ */
+char *view_way_on(const View *view, const char *folder, const char *why);
 /* The run's warnings so far: the caller's. */
 json_t *view_warnings(const View *view);
 /* The result as an object, the caller's; stopped: before its end. */

@@ -314,7 +314,7 @@ static void test_failed_save_leaves_the_old(void **state) {
 
 static void save_last(uint64_t step) {
   NitiCheckpoint *c = make_checkpoint(step);
-  check_ok(niti_checkpoint_save_last(c, folder, NULL));
+  check_ok(niti_checkpoint_save_last(c, folder, NULL, NULL));
   niti_checkpoint_close(c);
 }
 
@@ -324,14 +324,14 @@ static void test_other_names_get_the_same(void **state) {
   const char *const also[] = {"best.safetensors", "epoch-0007.safetensors", NULL}, *const nowhere[] = {"none/best.safetensors",
                                                                                                        NULL};
   NitiCheckpoint *c = make_checkpoint(7);
-  check_ok(niti_checkpoint_save_last(c, folder, also));
+  check_ok(niti_checkpoint_save_last(c, folder, also, NULL));
   niti_checkpoint_close(c);
   assert_int_equal(count_files(), 3);
   assert_int_equal(load_step(at("best.safetensors")), 7);
   assert_int_equal(load_step(at("epoch-0007.safetensors")), 7);
   assert_int_equal(load_step(at("last.safetensors")), 7);
   c = make_checkpoint(8);
-  check_fails(niti_checkpoint_save_last(c, folder, nowhere), NITI_ERROR_FILE, "none/best.safetensors", strerror(ENOENT));
+  check_fails(niti_checkpoint_save_last(c, folder, nowhere, NULL), NITI_ERROR_FILE, "none/best.safetensors", strerror(ENOENT));
   niti_checkpoint_close(c);
   assert_int_equal(load_step(at("last.safetensors")), 7);
   assert_int_equal(count_files(), 3);
@@ -370,6 +370,30 @@ static void test_previous_is_kept(void **state) {
   check_fails(niti_checkpoint_load_last(&c, &previous, folder), NITI_ERROR_FORMAT, "last.safetensors", "header");
 }
 
+static int guard_turn; /* which question is answered with a failure, from 0 */
+
+static NitiStatus answer(const void *context) {
+  assert_ptr_equal(context, folder);
+  return guard_turn-- == 0 ? niti_fail(NITI_ERROR_FILE, "%s: is another", folder) : NITI_OK;
+}
+
+/* It may refuse each of the files before it is begun and before it is in place: what was there stays, and no other file. */
+static void test_guard(void **state) {
+  (void)state;
+  const char *const also[] = {"best.safetensors", NULL};
+  const NitiSaveGuard guard = {answer, folder};
+  save_last(1);
+  for (int turn = 3; turn >= 0; --turn) {
+    NitiCheckpoint *c = make_checkpoint(2);
+    guard_turn = turn;
+    check_fails(niti_checkpoint_save_last(c, folder, also, &guard), NITI_ERROR_FILE, folder, "is another");
+    niti_checkpoint_close(c);
+    assert_int_equal(load_step(at("last.safetensors")), 1);
+    assert_int_equal(count_files(), turn < 2 ? 1 : 2);
+    if (turn >= 2) assert_int_equal(unlink(at("best.safetensors")), 0);
+  }
+}
+
 /* A damaged `last` must not take the place of a good `previous` before the new `last` is there: stopped at just that point, by a
  * folder where `previous` should go, the new one is in place. */
 static void test_former_is_named_last(void **state) {
@@ -377,7 +401,7 @@ static void test_former_is_named_last(void **state) {
   save_last(1);
   assert_int_equal(mkdir(at("previous.safetensors"), 0777), 0);
   NitiCheckpoint *c = make_checkpoint(2);
-  check_fails(niti_checkpoint_save_last(c, folder, NULL), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
+  check_fails(niti_checkpoint_save_last(c, folder, NULL, NULL), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
   niti_checkpoint_close(c);
   assert_int_equal(load_step(at("last.safetensors")), 2);
   assert_int_equal(count_files(), 2);
@@ -395,7 +419,7 @@ static void test_killed_save(void **state) {
     if (child == 0) {
       NitiCheckpoint *c = make_checkpoint(newest);
       for (uint64_t next = newest;; set_step(c, ++next))
-        if (niti_checkpoint_save_last(c, folder, NULL) != NITI_OK) _exit(1);
+        if (niti_checkpoint_save_last(c, folder, NULL, NULL) != NITI_OK) _exit(1);
     }
     (void)usleep(2000 + moment * 1237 % 9000);
     int result;
@@ -429,6 +453,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_failed_save_leaves_the_old, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_other_names_get_the_same, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_previous_is_kept, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_guard, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_former_is_named_last, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_killed_save, make_folder, remove_folder),
   };

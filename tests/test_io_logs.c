@@ -213,11 +213,11 @@ static void test_log_sets_aside_again(void **state) {
 
 /* ---- a rename that can be made to fail ---- */
 
-static bool locked;
+static int rename_error, rename_turn; /* 0: it works; which one fails, from 0 */
 
 int rename(const char *from, const char *to) {
-  if (!locked) return renameat(AT_FDCWD, from, AT_FDCWD, to);
-  errno = EPERM;
+  if (!rename_error || rename_turn-- != 0) return renameat(AT_FDCWD, from, AT_FDCWD, to);
+  errno = rename_error;
   return -1;
 }
 
@@ -227,9 +227,10 @@ static void test_log_locked(void **state) {
   NitiLog *log;
   put_file(at("metrics.csv"), "?\n", 2);
   put_file(at("metrics.jsonl"), "", 0);
-  locked = true;
+  rename_error = EPERM;
+  rename_turn = 0;
   const NitiStatus status = niti_log_open(&log, folder, 9, keys, 3);
-  locked = false;
+  rename_error = 0;
   check_ok(status);
   assert_non_null(strstr(niti_log_note(log, 0), at("metrics.csv")));
   assert_non_null(strstr(niti_log_note(log, 0), "not recorded"));
@@ -237,6 +238,74 @@ static void test_log_locked(void **state) {
   niti_log_close(log);
   assert_file(at("metrics.csv"), "?\n");
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1, \"accuracy\": 0.33, \"note\": 7}\n");
+}
+
+/* A failing disk is no reason to set a log aside, and what is set aside is back where the new one cannot be made. */
+static void test_log_failing_disk(void **state) {
+  (void)state;
+  static const char torn[] = "epoch,accuracy,note\n1,0.33,7\n2,0", damaged[] = "?\n";
+  for (int i = 0; i < 3; ++i) {
+    NitiLog *log;
+    const char *text = i == 0 ? torn : damaged;
+    put_file(at("metrics.csv"), text, strlen(text));
+    put_file(at("metrics.jsonl"), "", 0);
+    rename_error = i == 1 ? ENOSPC : EIO;
+    rename_turn = i == 2 ? 1 : 0; /* the new file's, after that of the damaged one */
+    const NitiStatus status = niti_log_open(&log, folder, 9, keys, 3);
+    rename_error = 0;
+    check_fails(status, NITI_ERROR_FILE, at("metrics.csv"), strerror(i == 1 ? ENOSPC : EIO));
+    assert_file(at("metrics.csv"), text);
+    assert_int_equal(count_files(), 2);
+  }
+}
+
+static void test_log_without_room(void **state) {
+  (void)state;
+  NitiLog *log;
+  static const char csv[] = "epoch,accuracy,note\n1,0.33,7\n2,0", jsonl[] = "{\"epoch\": 1}\n{\"epo";
+  put_file(at("metrics.csv"), csv, sizeof csv - 1);
+  put_file(at("metrics.jsonl"), jsonl, sizeof jsonl - 1);
+  for (int i = 0; i < 2; ++i) {
+    limit_file_size(0);
+    const NitiStatus status = niti_log_open(&log, folder, 9, keys, 3);
+    limit_file_size(RLIM_INFINITY);
+    check_fails(status, NITI_ERROR_FILE, at("metrics.csv"), strerror(EFBIG));
+    assert_file(at("metrics.csv"), csv);
+    assert_file(at("metrics.jsonl"), jsonl);
+    assert_int_equal(count_files(), 2);
+  }
+  check_ok(niti_log_open(&log, folder, 9, keys, 3));
+  assert_null(niti_log_note(log, 0));
+  niti_log_close(log);
+  assert_file(at("metrics.csv"), "epoch,accuracy,note\n1,0.33,7\n");
+  assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
+}
+
+/* As by an editor or a clean-up: no row goes to a file that has no name any more, nor to the other one. */
+static void test_log_that_is_replaced(void **state) {
+  (void)state;
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
+  for (int i = 0; i < 4; ++i) {
+    const char *name = names[i / 2], *other = names[1 - i / 2];
+    const NitiField row[] = {niti_field_integer("epoch", 2), niti_field_ratio("accuracy", 2, 3, 2),
+                             niti_field_integer("note", 0)};
+    NitiLog *log = open_log(-1);
+    size_t size;
+    add_row(log, 1, 7);
+    char *text = get_file(at(name), &size), *kept = get_file(at(other), NULL);
+    assert_int_equal(unlink(at(name)), 0);
+    if (i % 2) put_file(at(name), text, size);
+    check_fails(niti_log_row(log, row, 3), NITI_ERROR_FILE, at(name), i % 2 ? "was replaced" : "was removed");
+    niti_log_close(log);
+    if (i % 2) assert_file(at(name), text);
+    assert_file(at(other), kept);
+    free(text);
+    free(kept);
+    log = open_log(1);
+    add_row(log, 2, 8);
+    niti_log_close(log);
+    assert_file(at("metrics.csv"), i == 0 ? "epoch,accuracy,note\n2,0.67,8\n" : "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n");
+  }
 }
 
 /* However many bytes fit, a row that fails leaves both files as they were, and the next row is whole. */
@@ -269,6 +338,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside_again, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_locked, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_failing_disk, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_without_room, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_that_is_replaced, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_full_disk, make_folder, remove_folder),
   };
   return cmocka_run_group_tests_name("io_logs", tests, NULL, NULL);

@@ -218,6 +218,52 @@ static void test_a_lock_that_is_removed(void **state) {
   assert_null(lock);
 }
 
+/* A lock that is held keeps no one out once its file, its owner's entry or its folder has gone. */
+static void test_while_it_is_held(void **state) {
+  (void)state;
+  static const int errors[] = {0, ENOLCK};
+  char away[300];
+  (void)snprintf(away, sizeof away, "%s-away", folder);
+  for (int i = 0; i < 2; ++i) {
+    NitiLock *lock;
+    flock_error = errors[i];
+    check_ok(niti_lock_open(&lock, folder));
+    check_ok(niti_lock_check(lock));
+    assert_int_equal(rename(at(".lock"), at("lock")), 0);
+    check_fails(niti_lock_check(lock), NITI_ERROR_FILE, at(".lock"), "removed or replaced");
+    put_file(at(".lock"), "", 0);
+    check_fails(niti_lock_check(lock), NITI_ERROR_FILE, at(".lock"), "removed or replaced");
+    assert_int_equal(rename(at("lock"), at(".lock")), 0);
+    check_ok(niti_lock_check(lock));
+    if (i == 1) {
+      assert_int_equal(rename(at(".lock.owner"), at("owner")), 0);
+      check_fails(niti_lock_check(lock), NITI_ERROR_FILE, at(".lock.owner"), "removed or replaced");
+      assert_int_equal(rename(at("owner"), at(".lock.owner")), 0);
+    }
+    assert_int_equal(rename(folder, away), 0);
+    check_fails(niti_lock_check(lock), NITI_ERROR_FILE, folder, "was moved");
+    assert_int_equal(mkdir(folder, 0777), 0);
+    put_file(at(".lock"), "", 0);
+    check_fails(niti_lock_check(lock), NITI_ERROR_FILE, folder, "another one is in its place");
+    assert_int_equal(unlink(at(".lock")) | rmdir(folder) | rename(away, folder), 0);
+    check_ok(niti_lock_check(lock));
+    niti_lock_close(lock);
+    assert_int_equal(unlink(at(".lock")), 0);
+  }
+}
+
+static void test_a_folder_that_is_removed(void **state) {
+  (void)state;
+  NitiLock *lock;
+  flock_error = 0;
+  check_ok(niti_lock_open(&lock, folder));
+  assert_int_equal(unlink(at(".lock")) | rmdir(folder), 0);
+  check_fails(niti_lock_check(lock), NITI_ERROR_FILE, folder, "was removed");
+  assert_int_equal(mkdir(folder, 0777), 0);
+  check_fails(niti_lock_check(lock), NITI_ERROR_FILE, folder, "another one is in its place");
+  niti_lock_close(lock);
+}
+
 /* Alone it is of a process that is about to write, or was killed before it did. */
 static void test_a_folder_with_a_lock(void **state) {
   (void)state;
@@ -261,6 +307,8 @@ int main(void) {
                                      TEST(test_links),
                                      TEST(test_another_run_comes_between),
                                      TEST(test_a_lock_that_is_removed),
+                                     TEST(test_while_it_is_held),
+                                     TEST(test_a_folder_that_is_removed),
                                      TEST(test_a_folder_with_a_lock),
                                      TEST(test_clearing_leaves_what_others_wrote)};
   return cmocka_run_group_tests(tests, NULL, NULL);

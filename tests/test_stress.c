@@ -177,12 +177,13 @@ static NitiCheckpoint *make_checkpoint(int8_t *weights, int step) {
 static void run_savers(int threads) {
   static int8_t weights[64][2][ELEMENTS];
   NitiSaver *savers[64];
+  NitiRunFolder *runs[64];
   char folders[64][600];
   if (threads > 16 && !slow()) return; /* a disk has only so much time */
   for (int t = 0; t < threads; ++t) {
     snprintf(folders[t], sizeof folders[t], "%s/%d-%d", saved_in, threads, t);
-    put_dir(folders[t]);
-    assert_int_equal(niti_saver_open(&savers[t], folders[t]), NITI_OK);
+    assert_int_equal(niti_run_folder_create(&runs[t], folders[t]), NITI_OK);
+    assert_int_equal(niti_saver_open(&savers[t], runs[t]), NITI_OK);
   }
   for (int step = 0; step < SAVES; ++step) {
     for (int t = 0; t < threads; ++t) {
@@ -196,6 +197,7 @@ static void run_savers(int threads) {
     bool previous = true;
     assert_int_equal(niti_saver_wait(savers[t]), NITI_OK);
     niti_saver_close(savers[t]);
+    niti_run_folder_close(runs[t]);
     if (niti_checkpoint_load_last(&checkpoint, &previous, folders[t]) != NITI_OK) fail_msg("%s", niti_error());
     assert_false(previous);
     assert_int_equal(atoi(niti_checkpoint_get(checkpoint, "step")), SAVES - 1);

@@ -275,10 +275,14 @@ static NitiStatus gather_for(NitiSafetensors *content, const NitiCheckpoint *che
   return niti_fail_within(status == NITI_ERROR_FORMAT ? NITI_ERROR_ARGUMENT : status, "%s", path);
 }
 
-static NitiStatus write_content(const NitiSafetensors *content, const char *path, const char *keep) {
+static NitiStatus ask(const NitiSaveGuard *guard) { return guard ? guard->check(guard->context) : NITI_OK; }
+
+static NitiStatus write_content(const NitiSafetensors *content, const char *path, const char *keep, const NitiSaveGuard *guard) {
   NitiFile *file = NULL;
+  NITI_TRY(ask(guard));
   NitiStatus status = niti_file_open(&file, path);
   if (status == NITI_OK) status = niti_safetensors_write(file, content);
+  if (status == NITI_OK) status = ask(guard);
   if (status == NITI_OK) return niti_file_commit(file, keep);
   niti_file_discard(file);
   return status;
@@ -287,7 +291,7 @@ static NitiStatus write_content(const NitiSafetensors *content, const char *path
 NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path) {
   NitiSafetensors content = {0};
   NitiStatus status = gather_for(&content, checkpoint, path);
-  if (status == NITI_OK) status = write_content(&content, path, NULL);
+  if (status == NITI_OK) status = write_content(&content, path, NULL, NULL);
   release_view(&content);
   return status;
 }
@@ -299,21 +303,22 @@ static NitiStatus last_paths(char **last, char **previous, const char *dir) {
   return niti_path_join(previous, dir, "previous.safetensors");
 }
 
-static NitiStatus write_in(const NitiSafetensors *content, const char *dir, const char *name) {
+static NitiStatus write_in(const NitiSafetensors *content, const char *dir, const char *name, const NitiSaveGuard *guard) {
   char *path;
   NITI_TRY(niti_path_join(&path, dir, name));
-  const NitiStatus status = write_content(content, path, NULL);
+  const NitiStatus status = write_content(content, path, NULL, guard);
   free(path);
   return status;
 }
 
-NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also) {
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also,
+                                     const NitiSaveGuard *guard) {
   NitiSafetensors content = {0};
   char *last, *previous;
   NitiStatus status = last_paths(&last, &previous, dir);
   if (status == NITI_OK) status = gather_for(&content, checkpoint, last);
-  for (int i = 0; status == NITI_OK && also && also[i]; ++i) status = write_in(&content, dir, also[i]);
-  if (status == NITI_OK) status = write_content(&content, last, previous);
+  for (int i = 0; status == NITI_OK && also && also[i]; ++i) status = write_in(&content, dir, also[i], guard);
+  if (status == NITI_OK) status = write_content(&content, last, previous, guard);
   release_view(&content);
   free(last);
   free(previous);

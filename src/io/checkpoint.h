@@ -64,8 +64,13 @@ NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65])
 NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path);
 /* Saves DIR/last.safetensors and keeps the one before as DIR/previous.safetensors. At any time, even after a crash, at least
  * one of the two is complete. also: names in DIR, ending with NULL, that get the same content before, so that it is hashed once;
- * NULL: none. */
-NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also);
+ * NULL: none. guard: asked before each file is begun and before it is put in place, and its failure is the save's; NULL: none. */
+typedef struct NitiSaveGuard {
+  NitiStatus (*check)(const void *context);
+  const void *context;
+} NitiSaveGuard;
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also,
+                                     const NitiSaveGuard *guard);
 
 /* Reads and verifies: the container (safetensors.h), the format's own keys, mantissas in range, hash and checksum. The caller
  * closes *out. Any damage is NITI_ERROR_FORMAT with the file's name and the place, a later version NITI_ERROR_UNSUPPORTED. */

@@ -176,7 +176,7 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
   int64_t newest = 0; /* of the epochs kept */
   const char *at = text;
   for (; (next = record_end(at, end)) != NULL; at = next, ++line) {
-    int64_t epoch;
+    int64_t epoch = 0;
     if (csv && at == text) {
       if ((size_t)(next - at) != header || memcmp(at, log->header, header) != 0)
         return niti_fail(NITI_ERROR_FORMAT, "%s: record 1: the header %.*s expected", path, (int)header - 1, log->header);
@@ -199,44 +199,67 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
   return NITI_OK;
 }
 
-/* Truncates the file to the rows to keep, or creates it, and opens it. */
+/* Reads the rows to keep. NITI_ERROR_FORMAT, and no other failure: what is there cannot be continued. *written: the file is as
+ * it shall be. */
+static NitiStatus read_rows(char **text, size_t *size, bool *written, const LogFile *file, const NitiLog *log,
+                            int64_t keep_epoch) {
+  struct stat info;
+  *written = niti_system.stat(file->path, &info) == 0;
+  if (!*written) return errno == ENOENT ? NITI_OK : niti_fail_errno(file->path, "find out what it is");
+  if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FORMAT, "%s: expected a regular file", file->path);
+  NITI_TRY(niti_file_read(text, size, file->path, LOG_BYTES_MAX));
+  const size_t before = *size;
+  NITI_TRY(keep_rows(*text, size, file->path, log, file == &log->csv, keep_epoch));
+  *written = *size == before;
+  return NITI_OK;
+}
+
+static NitiStatus open_to_append(LogFile *file, size_t size) {
+  file->size = (off_t)size;
+  file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0);
+  if (file->fd >= 0) return NITI_OK;
+  if (errno == ELOOP) return niti_fail(NITI_ERROR_FORMAT, "%s: is a symbolic link (expected a file)", file->path);
+  return niti_fail_errno(file->path, "open the file");
+}
+
+/* Truncates the file to the rows to keep, or creates it, and opens it. NITI_ERROR_FORMAT as in read_rows. */
 static NitiStatus open_file(LogFile *file, const NitiLog *log, int64_t keep_epoch) {
   char *text = NULL;
   size_t size = 0;
-  NitiStatus status = NITI_OK;
-  if (niti_system.access(file->path, F_OK) != 0) { /* else there may be rows */
-    status = errno == ENOENT ? niti_file_replace(file->path, "", 0) : niti_fail_errno(file->path, "look for the file");
-  } else {
-    status = niti_file_read(&text, &size, file->path, LOG_BYTES_MAX);
-    const size_t before = size;
-    if (status == NITI_OK) status = keep_rows(text, &size, file->path, log, file == &log->csv, keep_epoch);
-    if (status == NITI_OK && size != before) status = niti_file_replace(file->path, text, size);
-    free(text);
-  }
-  if (status != NITI_OK) return status;
-  file->size = (off_t)size;
-  file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0);
-  return file->fd < 0 ? niti_fail_errno(file->path, "open the file") : NITI_OK;
+  bool written = false;
+  NitiStatus status = read_rows(&text, &size, &written, file, log, keep_epoch);
+  if (status == NITI_OK && !written) status = niti_file_replace(file->path, size ? text : "", size);
+  free(text);
+  return status == NITI_OK ? open_to_append(file, size) : status;
 }
 
 /* ---- What cannot be continued ------------------------------------------------------------------------------------- */
 
-/* Renames the file; its new name, or false. */
-static bool move_away(char *name, size_t size, const char *path) {
+/* Renames the file; *moved false: another program keeps that from being done. */
+static NitiStatus move_away(bool *moved, char *name, size_t size, const char *path) {
+  *moved = false;
   for (int n = 1; n < BACKUPS_MAX; ++n) {
     (void)snprintf(name, size, n == 1 ? "%s.bak" : "%s.bak%d", path, n);
-    if (niti_system.access(name, F_OK) != 0) return errno == ENOENT && niti_system.rename(path, name) == 0;
+    if (niti_system.access(name, F_OK) == 0) continue;
+    if (errno != ENOENT) return niti_fail_errno(name, "look for the file");
+    *moved = niti_system.rename(path, name) == 0;
+    const bool kept = errno == EPERM || errno == EACCES || errno == EBUSY || errno == ETXTBSY;
+    return *moved || kept ? NITI_OK : niti_fail_errno(path, "rename the file");
   }
-  return false;
+  return NITI_OK;
 }
 
-/* Sets the file aside and begins a new one; `why` is the status of the failure. */
-static NitiStatus set_aside(LogFile *file, NitiLog *log, NitiStatus why) {
+/* Sets the file aside for the reason of niti_error(), and begins a new one. Where that fails all is as before. */
+static NitiStatus set_aside(LogFile *file, NitiLog *log) {
   char name[PATH_MAX], reason[NOTE_MAX / 2], *note = log->notes[log->note_count];
-  if (why == NITI_ERROR_MEMORY || niti_system.access(file->path, F_OK) != 0) return why; /* it cannot be created */
+  bool moved;
   (void)snprintf(reason, sizeof reason, "%s", niti_error());
-  const bool moved = move_away(name, sizeof name, file->path);
-  if (moved) NITI_TRY(open_file(file, log, -1));
+  NITI_TRY(move_away(&moved, name, sizeof name, file->path));
+  const NitiStatus status = moved ? open_file(file, log, -1) : NITI_OK;
+  if (status != NITI_OK) {
+    (void)niti_system.rename(name, file->path);
+    return status;
+  }
   ++log->note_count;
   if (moved)
     (void)snprintf(note, NOTE_MAX, "set aside as %.*s, a new one begins: %s", NOTE_MAX / 3, name, reason);
@@ -250,7 +273,7 @@ static NitiStatus set_aside(LogFile *file, NitiLog *log, NitiStatus why) {
 static NitiStatus open_or_set_aside(LogFile *file, NitiLog *log, const char *dir, const char *name, int64_t keep_epoch) {
   NITI_TRY(niti_path_join(&file->path, dir, name));
   const NitiStatus status = open_file(file, log, keep_epoch);
-  return status == NITI_OK ? NITI_OK : set_aside(file, log, status);
+  return status == NITI_ERROR_FORMAT ? set_aside(file, log) : status;
 }
 
 static NitiStatus set_header(NitiLog *log, const char *const *keys, size_t count) {
@@ -272,6 +295,7 @@ NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch, con
   if (status == NITI_OK) status = open_or_set_aside(&log->csv, log, dir, "metrics.csv", keep_epoch);
   if (status == NITI_OK) status = open_or_set_aside(&log->jsonl, log, dir, "metrics.jsonl", keep_epoch);
   if (status != NITI_OK) {
+    if (log->note_count > 0) (void)niti_fail(status, "%s (and %s)", niti_error(), log->notes[0]);
     niti_log_close(log);
     return status;
   }
@@ -315,6 +339,17 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
 
 static bool take_back(const LogFile *file) { return file->fd < 0 || niti_system.ftruncate(file->fd, file->size) == 0; }
 
+/* Rows appended to a file that has lost its name would be lost too. */
+static NitiStatus check_named(const LogFile *file) {
+  struct stat held, named;
+  if (file->fd < 0) return NITI_OK;
+  if (niti_system.fstat(file->fd, &held) != 0) return niti_fail_errno(file->path, "inspect the file");
+  const bool there = niti_system.lstat(file->path, &named) == 0;
+  if (!there && errno != ENOENT) return niti_fail_errno(file->path, "inspect the file");
+  if (there && named.st_dev == held.st_dev && named.st_ino == held.st_ino) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: was %s while the run went on", file->path, there ? "replaced" : "removed");
+}
+
 /* Writes both lines or neither, as far as the system allows to remove a partial one. */
 static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl) {
   const bool first = log->csv.size == 0;
@@ -335,6 +370,8 @@ static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl)
 NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count) {
   char *header = NULL, *csv = NULL, *jsonl = NULL;
   NITI_TRY(check_fields(fields, count));
+  NITI_TRY(check_named(&log->csv));
+  NITI_TRY(check_named(&log->jsonl));
   NitiStatus status = format_line(&header, fields, count, put_csv_header);
   if (status == NITI_OK && strcmp(log->header, header) != 0)
     status = niti_fail(NITI_ERROR_ARGUMENT, "%s: a row's columns must be the log's: %.*s", log->csv.path,

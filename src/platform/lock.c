@@ -16,7 +16,9 @@
 enum { HOST_MAX = 180, OWNER_NAME = 240 /* "PROCESS-START-HOST" */, OWNER_TEXT = 256 };
 
 struct NitiLock {
+  char *folder, *path;              /* the folder, and .lock in it */
   int fd;                           /* holds the flock; -1: none */
+  int folder_fd;                    /* so that no other folder gets its number; -1: none */
   char *owner_folder, *owner_entry; /* the folder .lock.owner and the entry of this process in it; NULL: not needed */
   bool owned;                       /* that is there */
 };
@@ -197,29 +199,61 @@ static NitiStatus check_named(int fd, const char *path, const char *folder) {
   return named ? NITI_OK : fail_busy(folder);
 }
 
+static NitiStatus lock_file(NitiLock *lock) {
+  lock->fd = niti_system.open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (lock->fd < 0) return errno == ELOOP ? fail_link(lock->path) : niti_fail_errno(lock->path, "create the file");
+  if (niti_system.flock(lock->fd, LOCK_EX | LOCK_NB) == 0) return check_named(lock->fd, lock->path, lock->folder);
+  return errno == EWOULDBLOCK  ? fail_busy(lock->folder)
+         : has_no_flock(errno) ? lock_by_name(lock, lock->folder)
+                               : niti_fail_errno(lock->path, "lock the file");
+}
+
 static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
-  char *path = NULL;
-  NITI_TRY(niti_path_join(&path, folder, ".lock"));
-  NitiStatus status = NITI_OK;
-  lock->fd = niti_system.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (lock->fd < 0) {
-    status = errno == ELOOP ? fail_link(path) : niti_fail_errno(path, "create the file");
-  } else if (niti_system.flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
-    status = errno == EWOULDBLOCK  ? fail_busy(folder)
-             : has_no_flock(errno) ? lock_by_name(lock, folder)
-                                   : niti_fail_errno(path, "lock the file");
-  } else {
-    status = check_named(lock->fd, path, folder);
+  lock->folder = strdup(folder);
+  if (!lock->folder) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", folder);
+  NITI_TRY(niti_path_join(&lock->path, folder, ".lock"));
+  lock->folder_fd = niti_system.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  return lock->folder_fd < 0 ? niti_fail_errno(folder, "open the folder") : lock_file(lock);
+}
+
+/* ---- while it is held ---- */
+
+static bool is_one(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+
+/* held: the folder that was locked; there: whether any is at its path now. */
+static NitiStatus fail_folder(const char *folder, const struct stat *held, bool there) {
+  const char *other = there ? " (another one is in its place, which is left alone)" : "";
+  if (held->st_nlink == 0)
+    return niti_fail(NITI_ERROR_FILE, "%s: the run's folder was removed while it was in use%s", folder, other);
+  return niti_fail(NITI_ERROR_FILE,
+                   "%s: the run's folder was moved while it was in use%s; the checkpoints saved before are where it is now",
+                   folder, other);
+}
+
+NitiStatus niti_lock_check(const NitiLock *lock) {
+  struct stat held, named;
+  if (niti_system.fstat(lock->folder_fd, &held) != 0) return niti_fail_errno(lock->folder, "inspect the folder");
+  bool there = niti_system.stat(lock->folder, &named) == 0;
+  if (!there && errno != ENOENT && errno != ENOTDIR) return niti_fail_errno(lock->folder, "inspect the folder");
+  if (!there || !is_one(&named, &held)) return fail_folder(lock->folder, &held, there);
+  if (niti_system.fstat(lock->fd, &held) != 0) return niti_fail_errno(lock->path, "inspect the file");
+  there = niti_system.lstat(lock->path, &named) == 0;
+  if (!there && errno != ENOENT) return niti_fail_errno(lock->path, "inspect the file");
+  const char *lost = there && is_one(&named, &held) ? NULL : lock->path;
+  if (!lost && lock->owned && niti_system.lstat(lock->owner_entry, &named) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR) return niti_fail_errno(lock->owner_entry, "inspect the file");
+    lost = lock->owner_entry;
   }
-  free(path);
-  return status;
+  if (!lost) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE, "%s: was removed or replaced while the run went on, so another process may be training there",
+                   lost);
 }
 
 NitiStatus niti_lock_open(NitiLock **out, const char *folder) {
   *out = NULL;
   NitiLock *lock = calloc(1, sizeof *lock);
   if (!lock) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory", folder);
-  lock->fd = -1;
+  lock->fd = lock->folder_fd = -1;
   const NitiStatus status = lock_folder(lock, folder);
   if (status != NITI_OK) {
     niti_lock_close(lock);
@@ -235,7 +269,10 @@ void niti_lock_close(NitiLock *lock) {
   if (!lock) return;
   if (lock->owned) remove_owned(lock->owner_folder, lock->owner_entry);
   if (lock->fd >= 0) (void)niti_system.close(lock->fd);
+  if (lock->folder_fd >= 0) (void)niti_system.close(lock->folder_fd);
   free(lock->owner_entry);
   free(lock->owner_folder);
+  free(lock->path);
+  free(lock->folder);
   free(lock);
 }

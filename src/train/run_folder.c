@@ -147,12 +147,48 @@ void niti_run_folder_clear(NitiRunFolder *folder) {
   if (folder->made) (void)niti_system.rmdir(folder->path);
 }
 
+static bool ends_with(const char *name, const char *ending) {
+  const size_t length = strlen(name), part = strlen(ending);
+  return length >= part && strcmp(name + length - part, ending) == 0;
+}
+
 /* What a process that was killed within a save left. */
+static const char left_over[] = ".safetensors.tmp";
+
 static NitiStatus remove_left_over(void *context, const char *name, bool folder) {
-  static const char ending[] = ".safetensors.tmp";
-  const size_t length = strlen(name);
-  const bool left = length >= sizeof ending - 1 && strcmp(name + length - (sizeof ending - 1), ending) == 0;
-  return left ? remove_entry(context, name, folder) : NITI_OK;
+  return ends_with(name, left_over) ? remove_entry(context, name, folder) : NITI_OK;
+}
+
+typedef struct Survey {
+  const char *folder, *why;
+  char *obstacle;
+} Survey;
+
+/* A file takes any other's place, or a link's, but no folder's; a temporary file is opened and must be one. */
+static NitiStatus find_obstacle(void *context, const char *name, bool folder) {
+  Survey *survey = context;
+  struct stat info;
+  char *path;
+  (void)folder;
+  if (survey->obstacle) return NITI_OK;
+  NITI_TRY(niti_path_join(&path, survey->folder, name));
+  const bool opened = ends_with(name, ".tmp") && !ends_with(name, left_over);
+  if (strstr(survey->why, path) && niti_system.lstat(path, &info) == 0 &&
+      (S_ISDIR(info.st_mode) || (opened && !S_ISREG(info.st_mode))))
+    survey->obstacle = path;
+  else
+    free(path);
+  return NITI_OK;
+}
+
+NitiStatus niti_run_folder_survey(bool *resumable, char **obstacle, const char *path, const char *why) {
+  Survey survey = {path, why, NULL};
+  *obstacle = NULL;
+  NITI_TRY(find_checkpoint(resumable, path));
+  if (!*resumable) return NITI_OK;
+  const NitiStatus status = niti_folder_walk(path, find_obstacle, &survey);
+  *obstacle = survey.obstacle;
+  return status;
 }
 
 NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path) {
@@ -172,6 +208,8 @@ void niti_run_folder_close(NitiRunFolder *folder) {
   free(folder->path);
   free(folder);
 }
+
+NitiStatus niti_run_folder_hold(const NitiRunFolder *folder) { return niti_lock_check(folder->lock); }
 
 const char *niti_run_folder_path(const NitiRunFolder *folder) { return folder->path; }
 

@@ -18,6 +18,12 @@ NitiStatus niti_run_folder_open(NitiRunFolder **out, const char *path);
  * is there. Keeps the last failure's message. */
 void niti_run_folder_clear(NitiRunFolder *folder);
 void niti_run_folder_close(NitiRunFolder *folder);
+/* Whether it is still the folder at its path, and locked: before anything is written there by name. May be called on any thread.
+ * Statuses as niti_lock_check. */
+NitiStatus niti_run_folder_hold(const NitiRunFolder *folder);
+/* Whether the folder holds a checkpoint to resume from after a failure with the message `why`; *obstacle: what that is about and
+ * a resumed run would fail at again, such as a folder in a file's place: the caller's; NULL: nothing. */
+NitiStatus niti_run_folder_survey(bool *resumable, char **obstacle, const char *path, const char *why);
 const char *niti_run_folder_path(const NitiRunFolder *folder);
 /* The lock file used where the file system has no file locks; NULL elsewhere. Owned by the folder. */
 const char *niti_run_folder_owner_file(const NitiRunFolder *folder);

@@ -199,6 +199,7 @@ static NitiStatus save_averaged(NitiCheckpoint *checkpoint, const NitiRun *run) 
   shown.validation = run->averaged_validation;
   NITI_TRY(save_state(checkpoint, &shown));
   NITI_TRY(niti_snapshot_take_weights(checkpoint, run->net));
+  NITI_TRY(niti_run_folder_hold(run->folder));
   NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "averaged.safetensors"));
   const NitiStatus status = niti_checkpoint_save(checkpoint, path);
   free(path);
@@ -218,7 +219,7 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
   NitiCheckpoint *checkpoint = NULL;
   if (!niti_run_leads(run)) return NITI_OK;
   if (run->lost) return niti_fail(NITI_ERROR_MEMORY, "the run's own weights are lost (the last checkpoint has them)");
-  if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, niti_run_folder_path(run->folder)));
+  if (!run->saver) NITI_TRY(niti_saver_open(&run->saver, run->folder));
   NITI_TRY(niti_checkpoint_open(&checkpoint));
   NitiStatus status = fill_checkpoint(run, checkpoint);
   if (status == NITI_OK) status = niti_dataset_check_maps(run->dataset); /* after its last step: it names the data as it was */

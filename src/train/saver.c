@@ -8,7 +8,7 @@
 #include "platform/workers.h"
 
 struct NitiSaver {
-  const char *folder;
+  const NitiRunFolder *folder;
   NitiWorkers thread; /* of the save under way; count 0: none */
   NitiCheckpoint *checkpoint;
   int keep;
@@ -17,12 +17,14 @@ struct NitiSaver {
   char message[1024];
 };
 
-NitiStatus niti_saver_open(NitiSaver **out, const char *folder) {
+NitiStatus niti_saver_open(NitiSaver **out, const NitiRunFolder *folder) {
   *out = calloc(1, sizeof **out);
   if (!*out) return niti_fail(NITI_ERROR_MEMORY, "out of memory for saving");
   (*out)->folder = folder;
   return NITI_OK;
 }
+
+static NitiStatus hold(const void *folder) { return niti_run_folder_hold(folder); }
 
 static NitiStatus save_all(const NitiSaver *saver) {
   char name[64];
@@ -31,7 +33,13 @@ static NitiStatus save_all(const NitiSaver *saver) {
   (void)snprintf(name, sizeof name, "epoch-%04" PRId32 ".safetensors", saver->epoch);
   if (saver->keep & NITI_KEEP_BEST) also[count++] = "best.safetensors";
   if (saver->keep & NITI_KEEP_EPOCH) also[count++] = name;
-  return niti_checkpoint_save_last(saver->checkpoint, saver->folder, also);
+  const NitiSaveGuard guard = {hold, saver->folder};
+  const NitiStatus status = niti_checkpoint_save_last(saver->checkpoint, niti_run_folder_path(saver->folder), also, &guard);
+  if (status == NITI_OK) return hold(saver->folder);
+  char why[1024];
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  NITI_TRY(hold(saver->folder)); /* the reason of the failure, if it was moved meanwhile */
+  return niti_fail(status, "%s", why);
 }
 
 static void *run_save(void *context) {

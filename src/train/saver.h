@@ -3,14 +3,15 @@
 #define NITI_TRAIN_SAVER_H
 
 #include "io/checkpoint.h"
+#include "train/run_folder.h"
 
 typedef struct NitiSaver NitiSaver;
 
 /* What to write besides the folder's last.safetensors, and before it. */
 typedef enum NitiKeep { NITI_KEEP_LAST = 0, NITI_KEEP_BEST = 1, NITI_KEEP_EPOCH = 2 } NitiKeep;
 
-/* folder is borrowed. */
-NitiStatus niti_saver_open(NitiSaver **out, const char *folder);
+/* folder is borrowed. Before each save it must still be held (niti_run_folder_hold), else that is the save's failure. */
+NitiStatus niti_saver_open(NitiSaver **out, const NitiRunFolder *folder);
 /* Waits for a save under way. NULL is accepted. */
 void niti_saver_close(NitiSaver *saver);
 /* Waits for the previous save and, if it succeeded, begins this one; always takes ownership of the checkpoint. epoch names

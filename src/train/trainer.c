@@ -265,6 +265,7 @@ static NitiStatus report_epoch(NitiRun *run, int32_t epoch, bool best) {
                              .images = run->epoch_images,
                              .nanoseconds = run->epoch_nanoseconds,
                              .confusion = best ? run->confusion : NULL};
+  NITI_TRY(niti_run_folder_hold(run->folder)); /* a row in another run's folder would spoil its metrics */
   return niti_report_epoch(run->report, &row, run->net);
 }
 
@@ -574,7 +575,7 @@ static NitiStatus go_on(NitiRun *run, const char *run_path) {
   note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
   if (!niti_run_leads(run)) return train_all(run);
   NITI_TRY(niti_report_open(&run->report, run_path, run->recipe, run->epoch, run->step, run->on_validation));
-  for (size_t i = 0; niti_report_note(run->report, i); ++i) note(run, "%s", niti_report_note(run->report, i));
+  for (size_t i = 0; niti_report_note(run->report, i); ++i) warn(run, "%s", niti_report_note(run->report, i));
   return train_all(run);
 }
 

@@ -358,6 +358,40 @@ def test_logs_that_cannot_be_continued_are_set_aside(half, spoil):
     assert spoiled is None or (run / "metrics.csv.bak").read_bytes() == spoiled
 
 
+def test_a_log_that_is_set_aside_is_told_even_under_quiet(half):
+    run, _, _ = half
+    spoil_with_semicolons(run / "metrics.csv")
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--json")
+    assert done.returncode == 0 and "set aside as" in done.stderr, done.stderr
+    assert len(json.loads(done.stdout.splitlines()[-1])["warnings"]) == 1
+
+
+def limit_descriptors(count):
+    """For preexec_fn: no more descriptors than that."""
+    def limit():
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+    return limit
+
+
+@pytest.mark.parametrize("need", ["room", "descriptors"])
+def test_logs_of_a_run_that_fails_again_and_again_keep_their_rows(half, need):
+    """Logs with a torn row are written anew on resuming. Where the system refuses that, they stay as they are, however often."""
+    run, expected, whole = half
+    for name, end in (("metrics.csv", "99"), ("metrics.jsonl", '{"epoch": 9')):
+        with open(run / name, "a", encoding="utf-8") as file:
+            file.write(end)
+    logs = {name: (run / name).read_bytes() for name in ("metrics.csv", "metrics.jsonl")}
+    limits = [limit_files(size) for size in (0, 50, 200)] if need == "room" else [limit_descriptors(count) for count in range(4, 9)]
+    for limit in limits:
+        done = niti("train", "--resume", run, "--threads", 1, "--quiet", preexec_fn=limit)
+        assert done.returncode == 1 and ("too large" if need == "room" else "open files") in done.stderr, done.stderr
+        for name, content in logs.items():  # perhaps without what was torn
+            assert (run / name).read_bytes() in (content, content[:content.rindex(b"\n") + 1]), (name, done.stderr)
+        assert not list(run.glob("*.bak*")), done.stderr
+    check_same(run, whole, resume(run), expected)
+
+
 # ---- the state, key by key ----
 
 STATE = ("model recipe seed data train_set_images train_set_sha256 test_set_images test_set_sha256 save_every step epoch complete "

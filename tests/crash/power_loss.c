@@ -81,7 +81,7 @@ static void save(int32_t step, bool also_best) {
   check(niti_checkpoint_open(&checkpoint), "open");
   check(niti_checkpoint_add(checkpoint, "a.weight", NITI_I8, 1, dims, -7, weights), "add");
   check(niti_checkpoint_set(checkpoint, "step", text), "set");
-  check(niti_checkpoint_save_last(checkpoint, run_path, also), "save");
+  check(niti_checkpoint_save_last(checkpoint, run_path, also, NULL), "save");
   niti_checkpoint_close(checkpoint);
 }
 
