@@ -14,16 +14,17 @@ static void spell_name(char name[NAME_BYTES], int split, char part, const char *
   (void)snprintf(name, NAME_BYTES, "%s_%c%s", splits[split], part, end);
 }
 
-static bool has_split(const char *path, int split, const char *end) {
+static NitiStatus has_split(bool *has, const char *path, int split, const char *end) {
   char x[NAME_BYTES], y[NAME_BYTES];
   spell_name(x, split, 'x', end);
   spell_name(y, split, 'y', end);
-  return niti_path_has_entry(path, x) || niti_path_has_entry(path, y);
+  NITI_TRY(niti_path_has_entry(has, path, x));
+  return *has ? NITI_OK : niti_path_has_entry(has, path, y);
 }
 
 static NitiStatus probe(bool *found, const char *path, const char *end) {
   *found = false;
-  for (int split = 0; split < NITI_SPLITS && !*found; ++split) *found = has_split(path, split, end);
+  for (int split = 0; split < NITI_SPLITS && !*found; ++split) NITI_TRY(has_split(found, path, split, end));
   return NITI_OK;
 }
 
@@ -31,9 +32,11 @@ static NitiStatus read_array(NitiArray *array, NitiDataset *dataset, int which, 
   NitiDataSplit *split = &dataset->split[which];
   const int64_t columns = dataset->request.size.n ? (int64_t)niti_shape_image(dataset->request.size) : 0;
   char name[NAME_BYTES], *path = NULL;
+  bool there;
   spell_name(name, which, part, end);
   *array = (NitiArray){0};
-  if (!niti_path_has_entry(split->dir, name)) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
+  NITI_TRY(niti_path_has_entry(&there, split->dir, name));
+  if (!there) return niti_fail(NITI_ERROR_FILE, "%s/%s: not found", split->dir, name);
   NITI_TRY(niti_split_add_file(split, name));
   NITI_TRY(niti_path_join(&path, split->dir, name));
   const NitiStatus status =
@@ -170,7 +173,8 @@ static NitiStatus read_split(NitiDataset *dataset, int which, const char *path, 
 
 static NitiStatus open_arrays(NitiDataset *dataset, const char *path, const char *end) {
   for (int split = 0; split < NITI_SPLITS; ++split) {
-    const bool wanted = niti_takes_split(dataset, (NitiSplit)split) && has_split(path, split, end);
+    bool wanted = niti_takes_split(dataset, (NitiSplit)split);
+    if (wanted) NITI_TRY(has_split(&wanted, path, split, end));
     if (wanted || niti_needs_split(dataset, (NitiSplit)split)) NITI_TRY(read_split(dataset, split, path, end));
     NITI_TRY(niti_dataset_watch(dataset, "reading arrays", split, NITI_SPLITS));
   }

@@ -43,7 +43,7 @@ static NitiStatus find_entry(bool *found, char name[NAME_BYTES], const char *dir
   NITI_TRY(find_name(found, name, dir, family, split, part));
   for (int which = 0; which < SPELLINGS && !*found; ++which) {
     spell_name(name, family, split, part, which);
-    *found = niti_path_has_entry(dir, name);
+    NITI_TRY(niti_path_has_entry(found, dir, name));
   }
   if (!*found) spell_name(name, family, split, part, *family ? SPELLINGS / 2 : 0);
   return NITI_OK;

@@ -64,7 +64,9 @@ static NitiStatus open_lines(Lines *lines, char **text, char **path, const char 
   size_t size = 0;
   *text = NULL;
   NITI_TRY(niti_path_join(path, dir, name));
-  if (!niti_path_is_entry(*path)) return NITI_OK;
+  bool there;
+  NITI_TRY(niti_path_is_entry(&there, *path));
+  if (!there) return NITI_OK;
   NITI_TRY(niti_file_read(text, &size, *path, NAMES_BYTES_MAX));
   if (strlen(*text) != size) return niti_fail(NITI_ERROR_FORMAT, "%s: byte %zu: a zero byte in a text", *path, strlen(*text));
   *lines = lines_of(*text);

@@ -64,16 +64,19 @@ NitiStatus niti_path_has_file(bool *has, const char *dir, const char *name) {
   return niti_path_is_file(has, path);
 }
 
-bool niti_path_is_entry(const char *path) {
+NitiStatus niti_path_is_entry(bool *is, const char *path) {
   struct stat info;
-  return niti_system.lstat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
+  *is = niti_system.lstat(path, &info) == 0;
+  return *is || errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG ? NITI_OK
+                                                                             : niti_fail_errno(path, "find out what it is");
 }
 
-bool niti_path_has_entry(const char *dir, const char *name) {
-  char path[PATH_MAX];
-  if (joined_bytes(dir, name) > sizeof path) return false;
+NitiStatus niti_path_has_entry(bool *has, const char *dir, const char *name) {
+  char path[PATH_MAX]; /* a longer one cannot be opened */
+  *has = joined_bytes(dir, name) <= sizeof path;
+  if (!*has) return NITI_OK;
   join(path, dir, name);
-  return niti_path_is_entry(path);
+  return niti_path_is_entry(has, path);
 }
 
 NitiStatus niti_path_same(bool *same, const char *a, const char *b) {

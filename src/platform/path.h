@@ -13,10 +13,10 @@ NitiStatus niti_path_is_dir(bool *is, const char *path);
 NitiStatus niti_path_is_there(bool *is, const char *path); /* of any kind */
 /* The same for DIR/NAME. */
 NitiStatus niti_path_has_file(bool *has, const char *dir, const char *name);
-/* Whether there is an entry of that name, if only a link that leads nowhere, a folder or a pipe. True too where the system does
- * not tell: for what stands in for the file only where there is no such entry, while an attempt to open it says what is wrong. */
-bool niti_path_is_entry(const char *path);
-bool niti_path_has_entry(const char *dir, const char *name);
+/* Whether there is an entry of that name, if only a link that leads nowhere, a folder or a pipe: for what stands in for a file
+ * only where there is no such entry, while an attempt to open it says what is wrong. */
+NitiStatus niti_path_is_entry(bool *is, const char *path);
+NitiStatus niti_path_has_entry(bool *has, const char *dir, const char *name);
 /* Whether an errno of a call on a path says that there is none, or none that can be reached. */
 bool niti_path_is_missing(int error);
 /* Whether both are there and are one file. */

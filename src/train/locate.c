@@ -96,7 +96,9 @@ static NitiStatus set_in_run(NitiLocation *out, const char *folder, const char *
 static NitiStatus set_run(NitiLocation *out, const char *folder) {
   static const char *const names[] = {"best" SUFFIX, "last" SUFFIX, "previous" SUFFIX};
   for (size_t i = 0; i < sizeof names / sizeof *names; ++i) { /* one that cannot be read is not passed over without a word */
-    if (niti_path_has_entry(folder, names[i])) return set_in_run(out, folder, names[i]);
+    bool there;
+    NITI_TRY(niti_path_has_entry(&there, folder, names[i]));
+    if (there) return set_in_run(out, folder, names[i]);
   }
   return niti_fail(NITI_ERROR_FILE,
                    "%s: a folder without a checkpoint (expected a run with best.safetensors or last.safetensors)", folder);
@@ -112,9 +114,11 @@ static NitiStatus set_run_which(NitiLocation *out, bool *found, const char *name
     const bool number = colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && strlen(colon + 1) < 9;
     (void)snprintf(which, sizeof which, number ? "epoch-%.0s%04d" SUFFIX : "%.40s" SUFFIX, colon + 1,
                    number ? atoi(colon + 1) : 0);
-    if (niti_path_has_entry(folder, which))
+    bool kept;
+    status = niti_path_has_entry(&kept, folder, which);
+    if (status == NITI_OK && kept)
       status = set_in_run(out, folder, which);
-    else
+    else if (status == NITI_OK)
       status =
           niti_fail(NITI_ERROR_FILE, "%s: no %s in it (expected RUN:best, RUN:last, RUN:averaged or the number of an epoch kept)",
                     folder, which);
