@@ -233,7 +233,8 @@ static bool move_away(char *name, size_t size, const char *path) {
 /* Sets the file aside and begins a new one; `why` is the status of the failure. */
 static NitiStatus set_aside(LogFile *file, NitiLog *log, NitiStatus why) {
   char name[PATH_MAX], reason[NOTE_MAX / 2], *note = log->notes[log->note_count];
-  if (why == NITI_ERROR_MEMORY || niti_system.access(file->path, F_OK) != 0) return why; /* it cannot be created */
+  if (why == NITI_ERROR_MEMORY) return why;
+  if (niti_system.access(file->path, F_OK) != 0) return errno == ENOENT ? why : niti_fail_errno(file->path, "look for the file");
   (void)snprintf(reason, sizeof reason, "%s", niti_error());
   const bool moved = move_away(name, sizeof name, file->path);
   if (moved) NITI_TRY(open_file(file, log, -1));
