@@ -153,8 +153,6 @@ static long coefficient_bytes(uint64_t h, uint64_t w) {
   return (long)((h + JPEG_PADDING) * (w + JPEG_PADDING) * JPEG_PIXEL_BYTES + JPEG_BYTES_FREE);
 }
 
-static void jpeg_silence(j_common_ptr info) { (void)info; }
-
 /* Adobe's files store inks inverted (255: none). */
 static void cmyk_to_rgb(uint8_t *out, const uint8_t *in, int32_t count, bool inverted) {
   for (int32_t x = 0; x < count; ++x, in += 4) {
@@ -205,9 +203,8 @@ static NitiStatus decode_jpeg(Source *source) {
   struct jpeg_decompress_struct info = {0};
   struct jpeg_error_mgr errors;
   info.err = jpeg_std_error(&errors);
-  errors.error_exit = jpeg_escape;
+  errors.error_exit = jpeg_escape; /* nothing else than the two that are replaced would print a message */
   errors.emit_message = jpeg_message;
-  errors.output_message = jpeg_silence;
   struct jpeg_progress_mgr progress = {.progress_monitor = limit_scans};
   info.client_data = source;
   const bool good = run_jpeg(source, &info, &progress);
