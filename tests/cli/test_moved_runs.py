@@ -33,8 +33,8 @@ def ended(process):
     return err.splitlines()[-1]
 
 
-def check_resumable(run):
-    """It continues, from its checkpoint on, with every row so far."""
+def check_resumable(run, under_way=None):
+    """It continues, from its checkpoint on, with every row so far, but perhaps that of the epoch under way."""
     epoch = int(metadata_of(run / "last.safetensors")["epoch"])
     process = start_training("--resume", run)
     end = time.monotonic() + 60
@@ -44,7 +44,8 @@ def check_resumable(run):
     code, _, err = stop(process, signal.SIGINT)
     assert code == 130, err
     epochs = [row["epoch"] for row in rows_of(run)]
-    assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) > epoch
+    lost = sorted(set(range(1, epochs[-1] + 1)) - set(epochs))
+    assert epochs == sorted(set(epochs)) and epochs[-1] > epoch and lost in ([], [under_way]), (epochs, under_way)
     assert metadata_of(run / "last.safetensors")["hash"] == hash_of(run / "last.safetensors")
     assert not [name for name in content_of(run) if name.endswith((".tmp", ".bak"))]
 
@@ -117,17 +118,18 @@ def test_a_lock_that_is_removed(begun, tmp_path):
 
 @pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
 def test_a_log_that_is_replaced(begun, tmp_path, name):
-    """As `sed -i` and editors do: the run ends with its state saved, and no row is lost."""
+    """As `sed -i` and editors do: the run ends with its state saved, and no row is lost but one that was about to be written."""
     mine = tmp_path / "mine"
     process = begun()
     process.send_signal(signal.SIGSTOP)  # else a row may come between the two
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-    (tmp_path / "copy").write_bytes((mine / name).read_bytes())
+    copied = (mine / name).read_bytes()
+    (tmp_path / "copy").write_bytes(copied)
     (tmp_path / "copy").rename(mine / name)
     process.send_signal(signal.SIGCONT)
     said = ended(process)
     assert f"{mine / name}: was replaced" in said and "is saved; `niti train --resume" in said, said
-    check_resumable(mine)
+    check_resumable(mine, under_way=copied.count(b"\n") + (name == "metrics.jsonl"))  # a table has a line of names
 
 
 # ---- advice that helps ----
@@ -177,10 +179,10 @@ def test_checkpoints_that_are_removed(begun, tmp_path):
     while process.poll() is None:
         for name in ("last", "previous"):
             path = mine / f"{name}.safetensors"
-            path.unlink(missing_ok=True)
-            try:
+            try:  # the folder in the place of `last` may have become `previous`
+                path.unlink(missing_ok=True)
                 path.mkdir()
-            except FileExistsError:
+            except (FileExistsError, IsADirectoryError):
                 pass
         if all((mine / f"{name}.safetensors").is_dir() for name in ("last", "previous")):
             break
