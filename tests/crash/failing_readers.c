@@ -47,6 +47,7 @@ CALL(int, rename, (const char *from, const char *to), (from, to), -1)
 CALL(int, unlink, (const char *path), (path), -1)
 CALL(int, mkdir, (const char *path, mode_t mode), (path, mode), -1)
 CALL(int, rmdir, (const char *path), (path), -1)
+CALL(int, poll, (struct pollfd * files, nfds_t count, int milliseconds), (files, count, milliseconds), -1)
 CALL(char *, realpath, (const char *path, char *out), (path, out), NULL)
 CALL(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset), MAP_FAILED)
@@ -112,7 +113,8 @@ const NitiSystem niti_system = {.open = call_open,
                                 .readdir = call_readdir,
                                 .closedir = call_closedir,
                                 .mmap = call_mmap,
-                                .munmap = munmap};
+                                .munmap = munmap,
+                                .poll = call_poll};
 
 /* ---- failing everything ---- */
 
