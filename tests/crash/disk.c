@@ -327,6 +327,8 @@ static int sim_fsync(int fd) {
   return 0;
 }
 
+static int sim_fdatasync(int fd) { return sim_fsync(fd); }
+
 static int sim_ftruncate(int fd, off_t size) {
   const int inode = handles[fd - FIRST].inode;
   Operation *o = record(TRUNCATE);
@@ -356,6 +358,8 @@ static int sim_stat(const char *path, struct stat *out) {
   return entry < 0 ? fail(ENOENT) : inspect(disk->entries[entry].inode, out);
 }
 
+static int sim_lstat(const char *path, struct stat *out) { return sim_stat(path, out); } /* there are no links */
+
 static int sim_access(const char *path, int mode) {
   (void)mode;
   return find(path) < 0 ? fail(ENOENT) : 0;
@@ -376,6 +380,8 @@ static int sim_rename(const char *from, const char *to) {
 }
 
 static int sim_unlink(const char *path) { return find(path) < 0 ? fail(ENOENT) : name_entry(0, path, ""); }
+
+static int sim_rmdir(const char *path) { return sim_unlink(path); }
 
 static int sim_mkdir(const char *path, mode_t mode) {
   (void)mode;
@@ -415,6 +421,42 @@ static int sim_closedir(DIR *dir) {
   return 0;
 }
 
+/* A file is always ready. */
+static int sim_poll(struct pollfd *files, nfds_t count, int milliseconds) {
+  (void)milliseconds;
+  int ready = 0;
+  for (nfds_t i = 0; i < count; ++i) {
+    files[i].revents = (short)(files[i].events & (POLLIN | POLLOUT));
+    ready += files[i].revents != 0;
+  }
+  return ready;
+}
+
+/* What nobody asks of this disk. */
+static int sim_fstatat(int fd, const char *name, struct stat *out, int flags) {
+  (void)fd, (void)name, (void)out, (void)flags;
+  stop("fstatat");
+  return -1;
+}
+
+static char *sim_realpath(const char *path, char *out) {
+  (void)path, (void)out;
+  stop("realpath");
+  return NULL;
+}
+
+static void *sim_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+  (void)at, (void)size, (void)protection, (void)flags, (void)fd, (void)offset;
+  stop("mmap");
+  return MAP_FAILED;
+}
+
+static int sim_munmap(void *at, size_t size) {
+  (void)at, (void)size;
+  stop("munmap");
+  return -1;
+}
+
 void disk_damage(const char *path) {
   const int entry = find(path), inode = disk->entries[entry].inode;
   const int fd = sim_open(path, O_WRONLY, 0);
@@ -425,24 +467,5 @@ void disk_damage(const char *path) {
   (void)sim_close(fd);
 }
 
-const NitiSystem niti_system = {.open = sim_open,
-                                .close = sim_close,
-                                .read = sim_read,
-                                .pread = sim_pread,
-                                .write = sim_write,
-                                .fsync = sim_fsync,
-                                .fdatasync = sim_fsync,
-                                .ftruncate = sim_ftruncate,
-                                .flock = sim_flock,
-                                .fstat = sim_fstat,
-                                .stat = sim_stat,
-                                .lstat = sim_stat,
-                                .access = sim_access,
-                                .link = sim_link,
-                                .rename = sim_rename,
-                                .unlink = sim_unlink,
-                                .mkdir = sim_mkdir,
-                                .rmdir = sim_unlink,
-                                .opendir = sim_opendir,
-                                .readdir = sim_readdir,
-                                .closedir = sim_closedir};
+#define ENTRY(result, name, parameters, arguments, failure) .name = sim_##name,
+const NitiSystem niti_system = {NITI_SYSTEM_CALLS(ENTRY)};

@@ -32,28 +32,13 @@ static bool breaks(void) {
 #define CALL(result, name, parameters, arguments, failure) \
   static result call_##name parameters { return breaks() ? (failure) : name arguments; }
 
-CALL(ssize_t, read, (int fd, void *to, size_t size), (fd, to, size), -1)
-CALL(ssize_t, pread, (int fd, void *to, size_t size, off_t offset), (fd, to, size, offset), -1)
-CALL(ssize_t, write, (int fd, const void *from, size_t size), (fd, from, size), -1)
-CALL(int, ftruncate, (int fd, off_t size), (fd, size), -1)
-CALL(int, flock, (int fd, int operation), (fd, operation), -1)
-CALL(int, fstat, (int fd, struct stat *out), (fd, out), -1)
-CALL(int, stat, (const char *path, struct stat *out), (path, out), -1)
-CALL(int, lstat, (const char *path, struct stat *out), (path, out), -1)
-CALL(int, fstatat, (int fd, const char *name, struct stat *out, int flags), (fd, name, out, flags), -1)
-CALL(int, access, (const char *path, int mode), (path, mode), -1)
-CALL(int, link, (const char *from, const char *to), (from, to), -1)
-CALL(int, rename, (const char *from, const char *to), (from, to), -1)
-CALL(int, unlink, (const char *path), (path), -1)
-CALL(int, mkdir, (const char *path, mode_t mode), (path, mode), -1)
-CALL(int, rmdir, (const char *path), (path), -1)
+NITI_SYSTEM_TRANSFERS(CALL)
+NITI_SYSTEM_PLAIN_CALLS(CALL)
 CALL(int, poll, (struct pollfd * files, nfds_t count, int milliseconds), (files, count, milliseconds), -1)
-CALL(char *, realpath, (const char *path, char *out), (path, out), NULL)
-CALL(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
-     (at, size, protection, flags, fd, offset), MAP_FAILED)
 
 /* No power is lost here. */
 static int call_fsync(int fd) { return fd < 0 || breaks() ? -1 : 0; }
+static int call_fdatasync(int fd) { return call_fsync(fd); }
 
 static int call_open(const char *path, int flags, mode_t mode) {
   const int fd = breaks() ? -1 : open(path, flags, mode);
@@ -89,32 +74,11 @@ static int call_closedir(DIR *folder) {
   return closedir(folder) || breaks() ? -1 : 0;
 }
 
-const NitiSystem niti_system = {.open = call_open,
-                                .close = call_close,
-                                .read = call_read,
-                                .pread = call_pread,
-                                .write = call_write,
-                                .fsync = call_fsync,
-                                .fdatasync = call_fsync,
-                                .ftruncate = call_ftruncate,
-                                .flock = call_flock,
-                                .fstat = call_fstat,
-                                .stat = call_stat,
-                                .lstat = call_lstat,
-                                .fstatat = call_fstatat,
-                                .access = call_access,
-                                .link = call_link,
-                                .rename = call_rename,
-                                .unlink = call_unlink,
-                                .mkdir = call_mkdir,
-                                .rmdir = call_rmdir,
-                                .realpath = call_realpath,
-                                .opendir = call_opendir,
-                                .readdir = call_readdir,
-                                .closedir = call_closedir,
-                                .mmap = call_mmap,
-                                .munmap = munmap,
-                                .poll = call_poll};
+/* Never fails. */
+static int call_munmap(void *at, size_t size) { return munmap(at, size); }
+
+#define ENTRY(result, name, parameters, arguments, failure) .name = call_##name,
+const NitiSystem niti_system = {NITI_SYSTEM_CALLS(ENTRY)};
 
 /* ---- failing everything ---- */
 

@@ -7,10 +7,7 @@
  * NITI_FAULT_REPORT names a file that receives, at the end, the number of allocations, of blocks not freed, and of calls on
  * files, and which function the fault hit. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,10 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "platform/system.h"
 
 static atomic_long allocations, live, calls;
 static long fail_allocation, fail_call, kill_before, kill_after;
@@ -126,6 +121,10 @@ static int meet(const char *name, long *number) {
     (void)snprintf(hit, sizeof hit, "%s", name);
     (void)snprintf(failing, sizeof failing, "%s", name);
   }
+  if (flock_error && strcmp(name, "flock") == 0) {
+    errno = flock_error;
+    return -1;
+  }
   if (!fail_call || (*number != fail_call && !(fail_all && *number > fail_call && strcmp(failing, name) == 0))) return 0;
   if (fail_error == 0) return 1;
   errno = fail_error;
@@ -147,15 +146,15 @@ static void leave(long number) {
     return done;                                           \
   }
 /* The same, of one byte where it is cut short. */
-#define TRANSFER(name, parameters, arguments)  \
-  ssize_t name parameters {                    \
-    long number;                               \
-    const int met = meet(#name, &number);      \
-    if (met < 0) return -1;                    \
-    if (met > 0 && size > 1) size = 1;         \
-    const ssize_t done = REAL(name) arguments; \
-    leave(number);                             \
-    return done;                               \
+#define TRANSFER(result, name, parameters, arguments, failure) \
+  result name parameters {                                     \
+    long number;                                               \
+    const int met = meet(#name, &number);                      \
+    if (met < 0) return failure;                               \
+    if (met > 0 && size > 1) size = 1;                         \
+    result const done = REAL(name) arguments;                  \
+    leave(number);                                             \
+    return done;                                               \
   }
 #define OPEN(name)                                                    \
   int name(const char *path, int flags, ...) {                        \
@@ -172,28 +171,13 @@ static void leave(long number) {
 
 OPEN(open)
 OPEN(open64)
-TRANSFER(read, (int fd, void *to, size_t size), (fd, to, size))
-TRANSFER(pread, (int fd, void *to, size_t size, off_t at), (fd, to, size, at))
-TRANSFER(write, (int fd, const void *from, size_t size), (fd, from, size))
+NITI_SYSTEM_TRANSFERS(TRANSFER)
+NITI_SYSTEM_PLAIN_CALLS(CALL)
 CALL(int, fsync, (int fd), (fd), -1)
 CALL(int, fdatasync, (int fd), (fd), -1)
-CALL(int, ftruncate, (int fd, off_t size), (fd, size), -1)
-CALL(int, fstat, (int fd, struct stat *out), (fd, out), -1)
-CALL(int, stat, (const char *path, struct stat *out), (path, out), -1)
-CALL(int, lstat, (const char *path, struct stat *out), (path, out), -1)
-CALL(int, fstatat, (int fd, const char *name, struct stat *out, int flags), (fd, name, out, flags), -1)
-CALL(int, access, (const char *path, int mode), (path, mode), -1)
-CALL(int, link, (const char *from, const char *to), (from, to), -1)
-CALL(int, rename, (const char *from, const char *to), (from, to), -1)
-CALL(int, unlink, (const char *path), (path), -1)
-CALL(int, mkdir, (const char *path, mode_t mode), (path, mode), -1)
-CALL(int, rmdir, (const char *path), (path), -1)
 CALL(DIR *, opendir, (const char *path), (path), NULL)
 CALL(struct dirent *, readdir, (DIR * folder), (folder), NULL)
-CALL(char *, realpath, (const char *path, char *out), (path, out), NULL)
 CALL(FILE *, fopen, (const char *path, const char *mode), (path, mode), NULL)
-CALL(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
-     (at, size, protection, flags, fd, offset), MAP_FAILED)
 
 int close(int fd) { /* a descriptor is closed whatever close returns */
   long number;
@@ -202,13 +186,4 @@ int close(int fd) { /* a descriptor is closed whatever close returns */
   if (met >= 0) return done;
   errno = error;
   return -1;
-}
-
-int flock(int fd, int operation) {
-  long number;
-  if (meet("flock", &number) < 0) return -1;
-  if (flock_error) errno = flock_error;
-  const int done = flock_error ? -1 : REAL(flock)(fd, operation);
-  leave(number);
-  return done;
 }

@@ -16,6 +16,7 @@
 #include "io/checkpoint.h"
 #include "io/log.h"
 #include "platform/file.h"
+#include "platform/system.h"
 #include "train/run_folder.h"
 
 enum {
@@ -236,7 +237,33 @@ static void test_power_loss(void **state) {
   assert_true(lost_count >= losses);
 }
 
+static bool go_on(void *asked) {
+  ++*(int *)asked;
+  return true;
+}
+
+/* As training reads its files: where somebody may end it, a read waits by poll. */
+static void test_watched_read(void **state) {
+  static const char path[] = "/sim/file", text[] = "some text";
+  int asked = 0;
+  char *data;
+  size_t size;
+  (void)state;
+  disk_format(true);
+  const int fd = niti_system.open(path, O_WRONLY | O_CREAT, 0666);
+  assert_int_equal(niti_system.write(fd, text, sizeof text - 1), sizeof text - 1);
+  assert_int_equal(niti_system.close(fd), 0);
+  niti_file_watch(&(NitiFileWatch){go_on, &asked});
+  const NitiStatus status = niti_file_read_any(&data, &size, path, 100);
+  niti_file_watch(NULL);
+  assert_int_equal(status, NITI_OK);
+  assert_true(asked > 0);
+  assert_int_equal(size, sizeof text - 1);
+  assert_memory_equal(data, text, size);
+  free(data);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_power_loss)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_watched_read), cmocka_unit_test(test_power_loss)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -259,6 +259,17 @@ static int name_file(const Path *from, const Path *to, bool move) {
   return 0;
 }
 
+/* A file is always ready. */
+static int poll_files(struct pollfd *files, nfds_t count) {
+  int ready = 0;
+  for (nfds_t i = 0; i < count; ++i) {
+    (void)inode_of(files[i].fd);
+    files[i].revents = (short)(files[i].events & (POLLIN | POLLOUT));
+    ready += files[i].revents != 0;
+  }
+  return ready;
+}
+
 /* ---- the table ---- */
 
 /* Its value, with the mutex held; errno stays. */
@@ -293,6 +304,7 @@ static ssize_t read_on(int fd, void *to, size_t size) {
 static ssize_t memory_read(int fd, void *to, size_t size) { LOCKED(ssize_t, read_on(fd, to, size)); }
 static ssize_t memory_write(int fd, const void *from, size_t size) { LOCKED(ssize_t, write_on(fd, from, size)); }
 static int memory_fsync(int fd) { LOCKED(int, (inode_of(fd), 0)); }
+static int memory_fdatasync(int fd) { return memory_fsync(fd); }
 
 static int truncate_file(int fd, off_t size) {
   resize(inode_of(fd), (size_t)size);
@@ -307,6 +319,9 @@ static int memory_stat(const char *path, struct stat *out) {
   Path p;
   LOCKED(int, take_path(&p, path) ? stat_path(&p, out) : -1);
 }
+
+/* There are no symbolic links. */
+static int memory_lstat(const char *path, struct stat *out) { return memory_stat(path, out); }
 
 static int memory_fstatat(int fd, const char *name, struct stat *out, int flags) {
   (void)fd, (void)name, (void)out, (void)flags;
@@ -407,28 +422,10 @@ static int memory_munmap(void *at, size_t size) {
   return 0;
 }
 
-const NitiSystem niti_system = {.open = memory_open,
-                                .close = memory_close,
-                                .read = memory_read,
-                                .pread = memory_pread,
-                                .write = memory_write,
-                                .fsync = memory_fsync,
-                                .fdatasync = memory_fsync,
-                                .ftruncate = memory_ftruncate,
-                                .flock = memory_flock,
-                                .fstat = memory_fstat,
-                                .stat = memory_stat,
-                                .lstat = memory_stat,
-                                .fstatat = memory_fstatat,
-                                .access = memory_access,
-                                .link = memory_link,
-                                .rename = memory_rename,
-                                .unlink = memory_unlink,
-                                .mkdir = memory_mkdir,
-                                .rmdir = memory_rmdir,
-                                .realpath = memory_realpath,
-                                .opendir = memory_opendir,
-                                .readdir = memory_readdir,
-                                .closedir = memory_closedir,
-                                .mmap = memory_mmap,
-                                .munmap = memory_munmap};
+static int memory_poll(struct pollfd *files, nfds_t count, int milliseconds) {
+  (void)milliseconds;
+  LOCKED(int, poll_files(files, count));
+}
+
+#define ENTRY(result, name, parameters, arguments, failure) .name = memory_##name,
+const NitiSystem niti_system = {NITI_SYSTEM_CALLS(ENTRY)};
