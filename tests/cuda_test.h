@@ -203,6 +203,11 @@ static inline void keep(Record *r, Device *d, const char *label, const void *fro
   r->size += bytes;
 }
 
+/* A word of predictions but for its rise, which only kernels that take samples change. */
+static inline void keep_shift(Record *r, Device *d, const char *label, const int32_t *prediction) {
+  keep(r, d, label, prediction, 3, 1);
+}
+
 static inline void keep_tensor(Record *r, Device *d, const char *label, const NitiTensor *t) {
   keep(r, d, label, t->data, niti_shape_count(t->shape), 1);
   keep(r, d, "its exponent", t->exponent, sizeof *t->exponent, 4);

@@ -110,7 +110,7 @@ static void add(Device *d, const void *context, Record *results) {
   y.uses = uses_of(c->operands);
   d->backend->kernels->add(d->backend, &y, &a, &b, c->mask ? &mask : NULL, c->relu, &rq);
   keep_operand(results, d, "y", &y);
-  keep(results, d, "the shift", rq.prediction, 4, 4);
+  keep_shift(results, d, "the shift", rq.prediction);
   NitiTensor z = tensor_out(d, c->shape);
   d->backend->kernels->add(d->backend, &z, &y, &y, NULL, false, &rq); /* a prediction that was right once */
   keep_tensor(results, d, "y + y", &z);
@@ -206,8 +206,8 @@ static void avgpool(Device *d, const void *context, Record *results) {
     d->backend->kernels->avgpool_backward(d->backend, &dx, &dy, &c->pool, &backward);
     keep_operand(results, d, "dx", &dx);
   }
-  keep(results, d, "the forward shift", forward.prediction, 4, 4);
-  keep(results, d, "the backward shift", backward.prediction, 4, 4);
+  keep_shift(results, d, "the forward shift", forward.prediction);
+  keep_shift(results, d, "the backward shift", backward.prediction);
 }
 
 static int least(int a, int b) { return a < b ? a : b; }

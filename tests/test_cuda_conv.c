@@ -51,9 +51,9 @@ static void run(Device *d, const void *context, Record *results) {
     call_conv_gradient(b, &gradient, &dy, &x, s, false);
     call_conv_backward(b, &dx, &dy, &w, c->mask ? &mask : NULL, s, &backward);
     keep_tensor(results, d, "y", &y);
-    keep(results, d, "the forward shift", forward.prediction, 4, 4);
+    keep_shift(results, d, "the forward shift", forward.prediction);
     keep_tensor(results, d, "dx", &dx);
-    keep(results, d, "the backward shift", backward.prediction, 4, 4);
+    keep_shift(results, d, "the backward shift", backward.prediction);
     keep(results, d, "the gradient", gradient.data, gradient_bytes, (size_t)c->bits / 8);
   }
   call_packed = NULL;

@@ -266,13 +266,36 @@ static void test_shift_prediction(void **unused) {
   }
 }
 
+/* Samples of 1,000 whose whole has 1,250, or anything in a range: the guess lies between them, and is seldom too large. */
+static void test_rise(void **unused) {
+  (void)unused;
+  int32_t word = niti_shift_prediction_of(7);
+  assert_int_equal(niti_shift_prediction_largest(word, 1000), 1000);
+  for (int i = 0; i < 200; ++i) word = niti_shift_prediction_risen(word, 1000, 1250);
+  assert_in_range(niti_shift_prediction_largest(word, 1000), 1060, 1250);
+  assert_int_equal(niti_shift_prediction_next(word, NITI_PREDICTION_EVEN), 7);
+  assert_int_equal(niti_shift_prediction_rise(niti_shift_prediction_update(word, 9)), niti_shift_prediction_rise(word));
+  int above = 0;
+  for (int i = 0; i < 4000; ++i) {
+    const uint32_t largest = 1300 + (uint32_t)(i * 37 % 101) * 5; /* 1,300 to 1,800, each as often */
+    if (i >= 1000) above += niti_shift_prediction_largest(word, 1000) > largest;
+    word = niti_shift_prediction_risen(word, 1000, largest);
+  }
+  assert_in_range(above, 3000 / 50, 3000 / 20);
+  for (int i = 0; i < 4000; ++i) word = niti_shift_prediction_risen(word, 1, UINT32_MAX);
+  assert_int_equal(niti_shift_prediction_rise(word), NITI_RISE_MAX);
+  assert_int_equal(niti_shift_prediction_largest(word, INT32_MAX), UINT32_MAX);
+  for (int i = 0; i < 100; ++i) word = niti_shift_prediction_risen(word, 1000, 1000);
+  assert_int_equal(niti_shift_prediction_largest(word, 1000), 1000);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_ref),        cmocka_unit_test(test_avx2),
       cmocka_unit_test(test_avx512),     cmocka_unit_test(test_neon),
       cmocka_unit_test(test_amx),        cmocka_unit_test(test_tiles),
       cmocka_unit_test(test_prediction), cmocka_unit_test(test_shift_prediction),
-      cmocka_unit_test(test_peak),
+      cmocka_unit_test(test_rise),       cmocka_unit_test(test_peak),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

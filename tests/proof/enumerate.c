@@ -173,6 +173,15 @@ static void predictions(void) {
       PROVE(niti_shift_prediction_last(word) == shift && (word >> 8) <= 256 * NITI_SHIFT_MAX && word >= 0);
     }
   }
+  for (uint32_t rise = 0; rise < 256; ++rise) {
+    static const uint32_t samples[] = {0, 1, 1000, 1u << 30, INT32_MAX};
+    const int32_t word = (int32_t)(rise << 24 | 0x123456);
+    for (int i = 0; i < 25; ++i) {
+      const uint32_t sample = samples[i / 5], largest = niti_shift_prediction_largest(word, sample);
+      const int32_t next = niti_shift_prediction_risen(word, sample, samples[i % 5]);
+      PROVE(largest >= sample && largest / 3 <= sample && (next & 0xffffff) == 0x123456);
+    }
+  }
 }
 
 static bool is_scalar(NitiScalar s) {

@@ -57,6 +57,7 @@ typedef struct NitiRange {
   NitiScalar norm_squares[NITI_SUMS_CHANNELS];                          /* norm_fit.cu: scratch */
   uint32_t norm_ended, norm_heard;                                      /* its slices' blocks; zero between operations too */
   uint64_t histogram[256];                                              /* stats.cu: scratch */
+  uint32_t sample;                                                      /* wgmma_conv.cuh: likewise; 0: none */
   uint32_t marks[NITI_RANGE_MARKS];                                     /* wgmma_conv.cuh: between an operation's two launches */
   uint32_t turn;                                                        /* meet.cuh: meetings so far */
   uint32_t told[NITI_MEETINGS][NITI_MEETING_GROUPS][NITI_MEETING_MOST]; /* zero, but for the last two meetings' */

@@ -127,7 +127,8 @@ __device__ inline ConvWork conv_work(const ConvTiling &t, uint32_t rank) {
 }
 
 /* ---- the range. Before they round their first tile, all blocks' first pairs meet (meet.cuh), and round with the shift that
- * their largest values demand; so do the second pairs, which know both. Where no pair has another tile and all may wait, all
+ * their largest values demand, or with a larger one where experience says that other tiles will; so do the second pairs, which
+ * know both. Where no pair has another tile and all may wait, all
  * pairs meet before any rounds, and that is all there is. Else a warp that later meets a value too large for its shift takes a
  * larger one from that tile on and publishes it to all others. Each warp leaves a mark of its shift and since when it has used
  * it, so that the second launch repeats only what was rounded with another shift than the right one. ---- */
@@ -169,6 +170,9 @@ __device__ inline int conv_tiles_again(const ConvTiling &t, const NitiRequantise
 __device__ inline void conv_range_end(const NitiRequantiseArgs &rq, bool again) {
   if (again) rq.range->again = 1;
   if (!niti_range_last(rq, gridDim.x)) return;
+  const uint32_t sample = __ldcg(&rq.range->sample);
+  if (sample > 0) *rq.prediction = niti_shift_prediction_risen(*rq.prediction, sample, __ldcg(&rq.range->max));
+  rq.range->sample = 0;
   niti_range_close(rq, __ldcg(&rq.range->again) != 0);
   rq.range->again = 0;
   rq.range->turn += 1;
@@ -185,7 +189,7 @@ __device__ inline void conv_range_ask(ConvRange &r, const NitiRequantiseArgs &rq
 }
 
 /* The first launch, before the first tile is rounded: from here on the shift is what the first tiles of all blocks' pairs demand,
- * up to and with this pair's number. */
+ * up to and with this pair's number, or what the rise makes of the first pairs'. */
 __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const NitiRequantiseArgs &rq, uint32_t most,
                                        ConvShared *shared) {
   const int pair = (int)threadIdx.x / (PAIR_WARPS * 32);
@@ -197,8 +201,12 @@ __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const 
   if (threadIdx.x / 32 % PAIR_WARPS == 0) {
     const int groups = t.once ? t.pairs : pair + 1; /* what is rounded once must know all */
     const uint32_t turn = rq.range->turn, heard = niti_meeting_tell(rq.range, turn, pair, groups, own->largest, t.meets);
-    const int demanded = niti_clipped_shift(heard & ~NITI_TOLD, rq.clip);
-    const int shift = heard & NITI_TOLD || demanded > r.shift ? demanded : r.shift;
+    const bool guesses = pair == 0 && !t.once && heard & NITI_TOLD;
+    const uint32_t sample = heard & ~NITI_TOLD;
+    int shift = niti_clipped_shift(guesses ? niti_shift_prediction_largest(*rq.prediction, sample) : sample, rq.clip);
+    if (guesses && first && blockIdx.x == 0) rq.range->sample = sample;
+    if (!(heard & NITI_TOLD) && r.shift > shift) shift = r.shift;
+    if (pair > 0 && !t.once) shift = max(shift, *(volatile int *)&shared->meeting[0].shift); /* 0: not there yet */
     if (first) own->shift = shift;
     if (first && t.once && blockIdx.x == 0 && pair == t.pairs - 1) niti_meeting_end(rq, turn, shift);
   }
