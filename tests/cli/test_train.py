@@ -480,6 +480,15 @@ def test_a_dry_run_finds_what_training_would(toy_recipe, recipe, toy, tmp_path, 
         image.write_bytes(content)
 
 
+def test_resnet34_takes_a_folder_of_small_images(tmp_path):
+    """Its recipe scales them to windows of 224x224."""
+    data = data_sets.write_folder_set(tmp_path / "set", [f"class-{i}" for i in range(10)], data_sets.squares(20, 1, channels=3, classes=10),
+                                      data_sets.squares(10, 2, channels=3, classes=10))
+    done = niti("train", "resnet34-imagenette", "--data", data, "--run", tmp_path / "run", "--batch", 2, "--dry-run")
+    assert done.returncode == 0 and "resnet34-imagenet, input 224x224x3" in done.stdout + done.stderr, done.stderr
+    assert "no accuracy was measured" in " ".join(output_of("show", "resnet34-imagenette").split())
+
+
 # ---- schedules ----
 
 def test_positions_in_epochs_steps_and_shares_are_the_same(toy_recipe, toy, tmp_path):
