@@ -209,18 +209,20 @@ static void a_warm_up_leaves_a_step(void **state) {
 static void lengths_matter_where_they_do(void **state) {
   static const struct {
     const char *update;
-    bool depends;
-  } cases[] = {{"lr: 0.1", false},
-               {"lr: [{epoch: 0, lr: 0.1}, {epoch: 3, lr: 0.01}], warmup: {step: 3}", false},
-               {"lr: [{epoch: 0, lr: 0.1}, {at: 50%, lr: 0.01}]", true},
-               {"lr: 0.1, warmup: {at: 5%}", true},
-               {"schedule: linear", true},
-               {"schedule: cosine", true},
-               {"schedule: one-cycle", true}};
+    const char *depends;
+  } cases[] = {{"lr: 0.1", NULL},
+               {"lr: [{epoch: 0, lr: 0.1}, {epoch: 3, lr: 0.01}], warmup: {step: 3}", NULL},
+               {"lr: [{epoch: 0, lr: 0.1}, {at: 50%, lr: 0.01}]", "update.lr has positions in shares of the run"},
+               {"lr: 0.1, warmup: {at: 5%}", "update.warmup is a share of the run"},
+               {"schedule: linear", "update.schedule is linear, a curve over the whole run"},
+               {"schedule: cosine, warmup: {at: 5%}", "update.schedule is cosine, a curve over the whole run"},
+               {"schedule: one-cycle", "update.schedule is one-cycle, a curve over the whole run"}};
   (void)state;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
     NitiRecipe *r = recipe_with(cases[i].update);
-    assert_true((niti_recipe_depends_on_length(r) != NULL) == cases[i].depends);
+    const char *depends = niti_recipe_depends_on_length(r);
+    assert_true(!depends == !cases[i].depends);
+    if (depends) assert_string_equal(depends, cases[i].depends);
     niti_recipe_close(r);
   }
 }

@@ -56,10 +56,14 @@ static void positions_ascend_in_the_run_they_are_placed_in(void **state) {
   NitiPosition first;
   (void)state;
   assert_int_equal(niti_recipe_place(r, 10, 100), NITI_OK); /* 40 and 50 */
-  assert_int_equal(niti_recipe_place(r, 10, 80), NITI_OK);  /* both 40: the later holds */
+  assert_int_equal(niti_recipe_check_distinct(r), NITI_OK);
+  assert_int_equal(niti_recipe_place(r, 10, 80), NITI_OK); /* both 40: in a run of earlier versions the later holds */
   assert_int_equal(niti_recipe_mu(r, 40), 3);
-  assert_int_equal(niti_schedule_unreached(&r->mu, 80, &first), 1);
-  assert_true(first.unit == NITI_POSITION_EPOCH && first.value == 4);
+  assert_int_equal(niti_schedule_unreached(&r->mu, 80, &first), 0); /* the run ends before none of them */
+  assert_int_equal(niti_recipe_check_distinct(r), NITI_ERROR_ARGUMENT);
+  assert_string_equal(niti_error(),
+                      "update: mu: epoch 4 and at 50% are both step 40 of this run, so that the first of them would never take "
+                      "effect (expected ascending positions)");
   assert_int_equal(niti_recipe_place(r, 10, 79), NITI_ERROR_ARGUMENT);
   assert_string_equal(niti_error(),
                       "update: mu: at 50% is step 39 of this run, before epoch 4 at step 40 (expected ascending "

@@ -65,16 +65,15 @@ static NitiStatus check_record(const NitiRun *run) {
 NitiStatus niti_run_extend(NitiRun *run) {
   NITI_TRY(check_record(run));
   const int32_t from = run->recipe->epochs, to = run->options.epochs > 0 ? run->options.epochs : from;
-  const char *what = niti_recipe_depends_on_length(run->recipe);
+  const char *why = niti_recipe_depends_on_length(run->recipe);
   if (to < from)
     return niti_fail(NITI_ERROR_ARGUMENT, "epochs: %d, but the run has %d (expected more: a run is extended, never cut)", to,
                      from);
-  if (to > from && what)
-    return niti_fail(
-        NITI_ERROR_ARGUMENT,
-        "epochs: the run cannot be extended: %s has positions in shares of the run, so that a run of %d epochs would have "
-        "trained the first %" PRId64 " steps otherwise (expected positions in epochs or steps)",
-        what, to, run->step);
+  if (to > from && why)
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "epochs: the run cannot be extended: %s, so that a run of %d epochs would have trained the first %" PRId64
+                     " steps otherwise (expected rates at positions in epochs or steps)",
+                     why, to, run->step);
   NITI_TRY(record(run, from, to));
   run->extended = to > from;
   return run->extended ? set_epochs(run, to) : NITI_OK;

@@ -137,10 +137,30 @@ static NitiStatus fold_weights(const Folding *f) {
   return NITI_OK;
 }
 
-/* What is known of the run and its data, but for the model and the recipe. */
+static bool ends_with(const char *text, const char *end) {
+  const size_t length = strlen(text), most = strlen(end);
+  return length >= most && strcmp(text + length - most, end) == 0;
+}
+
+/* Whether it says how the network scored, which the folded one does not, or that its run is tested and recorded. */
+static bool is_of_scores(const char *key) {
+  static const char *const ends[] = {"_loss_sum", "_correct", "_images"};
+  static const char *const keys[] = {"complete", "best_epoch", "best_on_validation", "average_samples"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
+    if (strcmp(key, keys[i]) == 0) return true;
+  }
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; ++i) {
+    if (ends_with(key, ends[i])) return !ends_with(key, "_set_images"); /* the data's */
+  }
+  return false;
+}
+
+/* What is known of the run and its data, but for scores, the model and the recipe. */
 static NitiStatus copy_values(const Folding *f, const NitiRecipe *recipe) {
-  for (size_t i = 0; i < f->from->value_count; ++i)
-    NITI_TRY(niti_checkpoint_set(f->to, f->from->values[i].key, f->from->values[i].value));
+  for (size_t i = 0; i < f->from->value_count; ++i) {
+    const NitiPair *value = &f->from->values[i];
+    if (!is_of_scores(value->key)) NITI_TRY(niti_checkpoint_set(f->to, value->key, value->value));
+  }
   NITI_TRY(niti_checkpoint_set(f->to, "recipe", recipe->text));
   return niti_checkpoint_set(f->to, "model", recipe->model->text);
 }

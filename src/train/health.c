@@ -159,9 +159,9 @@ static void check_unchanged(const NitiHealth *h, Weight *w, const NitiEpochFacts
   if (!f->whole || f->faded || !w->unchanged || w->told_unchanged) return;
   w->told_unchanged = true;
   say(h,
-      "epoch %d: layer %s: none of its %zu weights changed: its gradients round to nothing (learning rate too small: raise "
+      "epoch %d: layer %s: none of the %zu values of %s changed: its gradients round to nothing (learning rate too small: raise "
       "%s) or are 0 (learning rate too large before: lower it); `niti find-lr` tries several",
-      f->epoch, w->facts.layer, w->facts.count, f->rate);
+      f->epoch, w->facts.layer, w->facts.count, w->facts.name, f->rate);
 }
 
 static void check_saturated(const NitiHealth *h, Weight *w, const NitiEpochFacts *f) {

@@ -160,7 +160,12 @@ int64_t niti_rate_value(const NitiRate *rate, int64_t step) {
   return part_of(curve_value(rate, step, 0, all), step + 1, rate->warm);
 }
 
-bool niti_rate_has_share(const NitiRate *rate) {
+const char *niti_rate_depends_on_length(const NitiRate *rate) {
+  static const char *const clauses[] = {[NITI_RATE_LINEAR] = "update.schedule is linear, a curve over the whole run",
+                                        [NITI_RATE_COSINE] = "update.schedule is cosine, a curve over the whole run",
+                                        [NITI_RATE_ONE_CYCLE] = "update.schedule is one-cycle, a curve over the whole run"};
+  if (rate->curve != NITI_RATE_STEPS) return clauses[rate->curve];
+  if (niti_schedule_has_share(&rate->points)) return "update.lr has positions in shares of the run";
   const bool share = rate->warmup.unit == NITI_POSITION_SHARE && rate->warmup.value > 0;
-  return rate->curve != NITI_RATE_STEPS || share || niti_schedule_has_share(&rate->points);
+  return share ? "update.warmup is a share of the run" : NULL;
 }

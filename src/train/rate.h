@@ -21,11 +21,11 @@ typedef struct NitiRate {
 /* Reads lr, schedule, warmup and final_lr of the mapping `update`; absent keys leave what *out holds. */
 NitiStatus niti_rate_read(NitiRate *out, const NitiYaml *update);
 void niti_rate_write(NitiYamlDocument *document, NitiYaml *update, const NitiRate *rate);
-/* NITI_ERROR_ARGUMENT where positions do not ascend in such a run, or the warm-up leaves no step. */
+/* NITI_ERROR_ARGUMENT where positions descend in such a run, or the warm-up leaves no step. */
 NitiStatus niti_rate_place(NitiRate *rate, int64_t steps_per_epoch, int64_t steps);
 /* The rate of a step, from 0, after niti_rate_place. */
 int64_t niti_rate_value(const NitiRate *rate, int64_t step);
-/* Whether the rates depend on the run's length. */
-bool niti_rate_has_share(const NitiRate *rate);
+/* Why the rates depend on the run's length, as a clause for messages; NULL: they do not. */
+const char *niti_rate_depends_on_length(const NitiRate *rate);
 
 #endif

@@ -520,6 +520,11 @@ NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_
   return niti_schedule_place(&recipe->mu, "update: mu", steps_per_epoch, steps);
 }
 
+NitiStatus niti_recipe_check_distinct(const NitiRecipe *recipe) {
+  if (recipe->optimizer->wide) return niti_schedule_check_distinct(&recipe->rate.points, "update: lr");
+  return niti_schedule_check_distinct(&recipe->mu, "update: mu");
+}
+
 void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *recipe, const NitiProgram *program, int64_t step,
                          int32_t images) {
   const struct {
@@ -538,9 +543,10 @@ void niti_recipe_scalars(int64_t scalars[NITI_SCALARS_MAX], const NitiRecipe *re
 }
 
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe) {
-  if (niti_averaging_on(&recipe->average) && recipe->average.from.unit == NITI_POSITION_SHARE) return "average.from";
-  if (recipe->optimizer->wide) return niti_rate_has_share(&recipe->rate) ? "update.schedule" : NULL;
-  return niti_schedule_has_share(&recipe->mu) ? "update.mu" : NULL;
+  if (niti_averaging_on(&recipe->average) && recipe->average.from.unit == NITI_POSITION_SHARE)
+    return "average.from is a share of the run";
+  if (recipe->optimizer->wide) return niti_rate_depends_on_length(&recipe->rate);
+  return niti_schedule_has_share(&recipe->mu) ? "update.mu has positions in shares of the run" : NULL;
 }
 
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step) {

@@ -49,9 +49,11 @@ NitiStatus niti_recipe_load(NitiRecipe **out, const char *recipe, const char *co
 NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *source, const char *const *sets, int set_count,
                              const char *model_text);
 void niti_recipe_close(NitiRecipe *recipe);
-/* Places the schedules in a run of `steps` steps; NITI_ERROR_ARGUMENT where their positions do not ascend there. */
+/* Places the schedules in a run of `steps` steps; NITI_ERROR_ARGUMENT where their positions descend there. */
 NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
-/* The schedule that the run's length changes, for messages, or NULL: a longer run trains the same steps first. */
+/* After niti_recipe_place, of a new run: NITI_ERROR_ARGUMENT where two positions are the same step. */
+NitiStatus niti_recipe_check_distinct(const NitiRecipe *recipe);
+/* What the run's length changes, as a clause for messages, or NULL: a longer run trains the same steps first. */
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe);
 /* mu of a step, from 0, without its fraction; before niti_recipe_place only of step 0. */
 int niti_recipe_mu(const NitiRecipe *recipe, int64_t step);

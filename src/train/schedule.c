@@ -124,6 +124,20 @@ NitiStatus niti_schedule_place(NitiSchedule *schedule, const char *what, int64_t
   return NITI_OK;
 }
 
+NitiStatus niti_schedule_check_distinct(const NitiSchedule *schedule, const char *what) {
+  char now[NITI_POSITION_MAX], then[NITI_POSITION_MAX];
+  for (int32_t i = 1; i < schedule->count; ++i) {
+    const NitiSchedulePoint *p = &schedule->points[i];
+    if (p->step != p[-1].step) continue;
+    return niti_fail(NITI_ERROR_ARGUMENT,
+                     "%s: %s and %s are both step %" PRId64
+                     " of this run, so that the first of them would never take effect "
+                     "(expected ascending positions)",
+                     what, niti_position_text(then, p[-1].at), niti_position_text(now, p->at), p->step);
+  }
+  return NITI_OK;
+}
+
 int64_t niti_schedule_value(const NitiSchedule *schedule, int64_t step) {
   int64_t value = schedule->points[0].value;
   for (int32_t i = 1; i < schedule->count && schedule->points[i].step <= step; ++i) value = schedule->points[i].value;
@@ -134,8 +148,7 @@ int32_t niti_schedule_unreached(const NitiSchedule *schedule, int64_t steps, Nit
   int32_t count = 0;
   for (int32_t i = 0; i < schedule->count; ++i) {
     const NitiSchedulePoint *p = &schedule->points[i];
-    const bool replaced = i + 1 < schedule->count && p[1].step == p->step;
-    if (p->step < steps && !replaced) continue;
+    if (p->step < steps) continue;
     if (count++ == 0) *first = p->at;
   }
   return count;

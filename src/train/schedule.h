@@ -42,11 +42,14 @@ NitiStatus niti_schedule_read(NitiSchedule *out, const NitiYaml *node, const cha
                               int64_t max);
 /* The list, as YAML. */
 NitiYaml *niti_schedule_write(NitiYamlDocument *document, const NitiSchedule *schedule, const char *key, int places);
-/* Sets the points' steps; NITI_ERROR_ARGUMENT where they do not ascend in such a run. Equal ones may: the later holds. */
+/* Sets the points' steps; NITI_ERROR_ARGUMENT where they descend in such a run. Of equal ones, which runs of earlier versions may
+ * have, the later holds. */
 NitiStatus niti_schedule_place(NitiSchedule *schedule, const char *what, int64_t steps_per_epoch, int64_t steps);
+/* After niti_schedule_place, of a new run: NITI_ERROR_ARGUMENT where two points have the same step. */
+NitiStatus niti_schedule_check_distinct(const NitiSchedule *schedule, const char *what);
 /* The value of a step, from 0. Before niti_schedule_place only that of step 0. */
 int64_t niti_schedule_value(const NitiSchedule *schedule, int64_t step);
-/* After niti_schedule_place: how many points never take effect in a run of `steps` steps; *first: the first of them. */
+/* After niti_schedule_place: how many points lie at or beyond the end of a run of `steps` steps; *first: the first of them. */
 int32_t niti_schedule_unreached(const NitiSchedule *schedule, int64_t steps, NitiPosition *first);
 /* Whether a position is a share, so that the schedule depends on the run's length. */
 bool niti_schedule_has_share(const NitiSchedule *schedule);

@@ -442,8 +442,8 @@ static void warn_unreached(const NitiRun *run) {
   if (run->steps < run->steps_per_epoch * recipe->epochs)
     (void)snprintf(end, sizeof end, "max_steps ends the run after step %" PRId64, run->steps);
   if (unreached > 0)
-    warn(run, "%s: %d of %d values never take effect, the first at %s: %s", niti_rate_setting(recipe), unreached, rates->count,
-         niti_position_text(position, first), end);
+    warn(run, "%s: %d of %d values never take effect, the first %s%s: %s", niti_rate_setting(recipe), unreached, rates->count,
+         first.unit == NITI_POSITION_SHARE ? "" : "at ", niti_position_text(position, first), end);
   if (run->save_every > 0 && run->save_every * run->steps_per_epoch > run->steps)
     warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
 }
@@ -509,6 +509,8 @@ static void note_ranks(const NitiRun *run) {
 static NitiStatus start(NitiRun *run, const NitiRecipe *recipe, const char *run_path) {
   NITI_TRY(niti_recipe_parse(&run->recipe, recipe->text, recipe->source, NULL, 0, recipe->model->text));
   NITI_TRY(niti_run_open(run, run->options.data));
+  const NitiStatus distinct = niti_recipe_check_distinct(run->recipe);
+  if (distinct != NITI_OK) return niti_fail_within(distinct, "%s", run->recipe->source);
   NITI_TRY(niti_run_agree(run, start_weights(run)));
   if (run->options.init) NITI_TRY(niti_together_weights(run)); /* which rank 0 has read; else all have drawn the same */
   if (run->options.dry_run) return niti_run_agree(run, start_dry(run, run_path));

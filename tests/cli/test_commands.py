@@ -428,7 +428,7 @@ def test_info():
             "vgg-small-9-cifar10", "vgg13-cifar10", "alexnet-imagenette", "vgg-small-7-sgd-cifar10", "vgg-small-8-sgd-cifar10",
             "vgg-small-9-sgd-cifar10", "vgg-small-7-bn-cifar10", "vgg-small-8-bn-cifar10", "vgg-small-9-bn-cifar10", "vgg16-bn-cifar10",
             "vgg8b-cifar10", "vgg8b-mnist", "vgg8b-fashion-mnist", "resnet18-cifar10", "resnet20-cifar10", "resnet32-cifar10",
-            "resnet34-cifar10", "resnet18-imagenette", "alexnet-sgd-imagenette",
+            "resnet34-cifar10", "resnet18-imagenette", "resnet34-imagenette", "alexnet-sgd-imagenette",
             "conv3-bn-fashion-mnist"} <= set(info["recipes"])
     text = output_of("info")
     assert "hardware" in text and "threads" in text

@@ -105,6 +105,11 @@ def test_what_cannot_be_extended(toy_recipe, data, tmp_path, straight):
     run = tmp_path / "share"
     train(toy_recipe, data, run, "--set", "update.mu=[{epoch: 0, mu: 3}, {at: 50%, mu: 1}]")
     refused(run, 5, "update.mu", "shares", "30 steps")
+    sgd = "update={kind: sgd, lr: 0.01, schedule: cosine}"
+    train(toy_recipe, data, tmp_path / "cosine", "--set", sgd)
+    refused(tmp_path / "cosine", 8, "update.schedule is cosine, a curve over the whole run", "a run of 8 epochs", "30 steps")
+    train(toy_recipe, data, tmp_path / "lr", "--set", "update={kind: sgd, lr: [{epoch: 0, lr: 0.01}, {at: 50%, lr: 0.001}]}")
+    refused(tmp_path / "lr", 5, "update.lr has positions in shares of the run")
     run = tmp_path / "steps"
     train(toy_recipe, data, run, "--max-steps", 25)
     refused(run, 5, "max_steps", "step 25")

@@ -83,6 +83,26 @@ def test_it_is_a_network_without_norms(folded, run, toy, tmp_path):
     assert json_of("predict", path, image)["predictions"]
 
 
+def test_it_has_no_scores_of_the_other_network(folded, run):
+    """What says where the weights and the images come from stays; what the network with norms scored does not."""
+    before, after = metadata_of(run / "last.safetensors"), metadata_of(folded[0])
+    scores = {key for key in before if not key.startswith(("train_set", "test_set", "validation_set"))
+              and key.endswith(("_loss_sum", "_correct", "_images"))}
+    assert {"train_correct", "test_loss_sum", "test_images", "best_correct", "best_test_correct"} <= scores
+    assert set(before) - set(after) == scores | {"complete", "best_epoch", "best_on_validation"} and set(after) < set(before)
+    kept = set(after) - {"hash", "checksum", "model", "recipe"}
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept} and {"step", "seed", "train_set_sha256"} <= kept
+
+
+def test_averaged_weights_are_folded_without_their_scores(toy, tmp_path):
+    recipe = write(tmp_path / "small.yaml")
+    recipe.write_text(recipe.read_text() + "update: {kind: sgd, lr: 0.01}\naverage: {from: {at: 50%}, every: {step: 5}}\n")
+    train(recipe, toy, tmp_path / "run")
+    assert "averaged_correct" in metadata_of(tmp_path / "run" / "averaged.safetensors")
+    json_of("fold", f"{tmp_path / 'run'}:averaged", "--out", tmp_path / "folded.safetensors")
+    assert not [key for key in metadata_of(tmp_path / "folded.safetensors") if key.startswith("average")]
+
+
 def test_it_does_not_depend_on_kernels_or_threads(folded, toy):
     expected = json_of("eval", folded[0], "--data", toy, "--isa", "ref", "--threads", 1)
     for isa in json_of("info")["isa_available"]:

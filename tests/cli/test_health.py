@@ -40,16 +40,25 @@ def test_update_sgd_names_its_learning_rate(recipe, toy, tmp_path):
     """A rate of 0 changes no weight, those of a norm (16 bits) neither; running statistics are not trained."""
     still = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0, momentum: 0}"), ("    - relu\n", "    - norm\n    - relu\n"))
     warnings = warnings_of(still, "--data", toy, "--run", tmp_path / "run")
-    unchanged = [text for text in warnings if "weights changed" in text]
-    assert {text.split("layer ")[1].split(":")[0] for text in unchanged} == {"conv1", "norm1", "linear1"} and len(unchanged) == 4
+    unchanged = [text for text in warnings if "changed: its gradients" in text]
+    told = {"conv1: none of the 36 values of conv1.weight", "norm1: none of the 4 values of norm1.weight",
+            "norm1: none of the 4 values of norm1.bias", "linear1: none of the 256 values of linear1.weight"}
+    assert {text.split("layer ")[1].split(" changed")[0] for text in unchanged} == told and len(unchanged) == 4
     assert all("update.lr, which is 0)" in text for text in unchanged)
+
+
+def test_a_bias_that_rests_is_told_from_its_weight(recipe, toy, tmp_path):
+    still = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0, momentum: 0}"), ("kernel: 3, padding: 1}", "kernel: 3, padding: 1, bias: true}"))
+    warnings = warnings_of(still, "--data", toy, "--run", tmp_path / "run")
+    for text in ("36 values of conv1.weight changed", "4 values of conv1.bias changed"):
+        assert len([warning for warning in warnings if f"layer conv1: none of the {text}" in warning]) == 1
 
 
 def test_weights_may_rest_at_the_end_of_a_curve(recipe, toy, tmp_path):
     """The last three of 16 epochs begin below a tenth of the rate: some layer's int8 weights stay as they are, and that is no fault."""
     fades = recipe(("{kind: niti, mu: 3}", "{kind: sgd, lr: 0.002, momentum: 0, schedule: cosine}"))
     arguments = (fades, "--data", toy, "--epochs", 16, "--run", tmp_path / "run")
-    assert [text for text in warnings_of(*arguments) if "weights changed" in text and "epoch 1:" not in text] == []
+    assert [text for text in warnings_of(*arguments) if "changed: its gradients" in text and "epoch 1:" not in text] == []
 
 
 def test_a_network_that_is_dead(recipe, toy, tmp_path):
@@ -60,7 +69,7 @@ def test_a_network_that_is_dead(recipe, toy, tmp_path):
     warnings = warnings_of(dead, "--data", toy, "--run", tmp_path / "run", "--init", tmp_path / "dead.safetensors")
     warnings = [text for text in warnings if "afresh" not in text and "modified" not in text]
     for layer, count in (("conv1", 36), ("linear1", 256)):
-        assert len([text for text in warnings if f"layer {layer}: none of its {count} weights changed" in text]) == 1
+        assert len([text for text in warnings if f"layer {layer}: none of the {count} values of {layer}.weight changed" in text]) == 1
     assert len([text for text in warnings if "is that of guessing (the most frequent class has 25.00 %)" in text]) == 1
     assert len([text for text in warnings if "layer linear1: the logits are the same for every image" in text]) == 1
     assert all("epoch 1: " in text for text in warnings)

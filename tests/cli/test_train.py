@@ -17,7 +17,7 @@ import yaml
 
 import data_sets
 import tool
-from tool import content_of, fails, hash_of, json_of, metadata_of, niti, output_of, rows_of, timeless, train
+from tool import content_of, fails, forge, hash_of, json_of, metadata_of, niti, output_of, resume, rows_of, timeless, train
 
 COLUMNS = ["epoch", "step", "mu", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy", "seconds",
            "images_per_second"]
@@ -480,6 +480,15 @@ def test_a_dry_run_finds_what_training_would(toy_recipe, recipe, toy, tmp_path, 
         image.write_bytes(content)
 
 
+def test_resnet34_takes_a_folder_of_small_images(tmp_path):
+    """Its recipe scales them to windows of 224x224."""
+    data = data_sets.write_folder_set(tmp_path / "set", [f"class-{i}" for i in range(10)], data_sets.squares(20, 1, channels=3, classes=10),
+                                      data_sets.squares(10, 2, channels=3, classes=10))
+    done = niti("train", "resnet34-imagenette", "--data", data, "--run", tmp_path / "run", "--batch", 2, "--dry-run")
+    assert done.returncode == 0 and "resnet34-imagenet, input 224x224x3" in done.stdout + done.stderr, done.stderr
+    assert "no accuracy was measured" in " ".join(output_of("show", "resnet34-imagenette").split())
+
+
 # ---- schedules ----
 
 def test_positions_in_epochs_steps_and_shares_are_the_same(toy_recipe, toy, tmp_path):
@@ -515,6 +524,36 @@ def test_positions_that_do_not_ascend_in_the_run(toy_recipe, toy, tmp_path):
     fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--set",
           "update.mu=[{epoch: 0, mu: 3}, {epoch: 2, mu: 2}, {at: 50%, mu: 1}]", says=("at 50%", "step 15", "epoch 2", "step 20"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("update, says", [
+    ("{mu: [{epoch: 0, mu: 3}, {epoch: 1, mu: 2}, {step: 10, mu: 1}]}", ("update: mu", "epoch 1 and step 10 are both step 10 of this run")),
+    ("{kind: sgd, lr: [{epoch: 0, lr: 0.1}, {at: 0.1%, lr: 0.01}, {epoch: 1, lr: 0.3}]}",
+     ("update: lr", "epoch 0 and at 0.1000% are both step 0 of this run")),
+])
+def test_positions_that_are_the_same_step(toy_recipe, toy, tmp_path, update, says):
+    for more in ((), ("--dry-run",)):
+        fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--set", f"update={update}", *more, says=says)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_an_earlier_version_with_such_positions_goes_on(toy_recipe, toy, tmp_path):
+    """The later value holds, as if the other were not there."""
+    run = tmp_path / "run"
+    train(toy_recipe, toy, run, "--max-steps", 10, "--set", "update.mu=[{epoch: 0, mu: 3}, {epoch: 1, mu: 0}, {step: 11, mu: 2}]")
+    expected = train(toy_recipe, toy, tmp_path / "one", "--set", "update.mu=[{epoch: 0, mu: 3}, {step: 10, mu: 2}]")
+
+    def change(metadata, _):
+        metadata["recipe"] = metadata["recipe"].replace("step: 11", "step: 10").replace("max_steps: 10", "max_steps: 0")
+        metadata["complete"] = "0"
+
+    forge(run / "last.safetensors", change)
+    assert resume(run)["hash"] == expected["hash"]
+
+
+def test_the_first_value_beyond_the_end_is_named(toy_recipe, toy):
+    done = niti("train", toy_recipe, "--data", toy, "--dry-run", "--set", "update.mu=[{epoch: 0, mu: 3}, {at: 100%, mu: 2}]")
+    assert done.returncode == 0 and "1 of 2 values never take effect, the first at 100%: the run ends" in done.stderr, done.stderr
 
 
 # ---- the run's folder by default ----
