@@ -106,27 +106,61 @@ static int report_dry(NitiStatus status, const Stop *stop, const View *view, boo
   return EXIT_OK;
 }
 
-/* A failure of this rank alone: the others are at work, and will not come to an end by themselves. */
-static int end_all(const View *view) {
+/* ---- failures ---- */
+
+enum { WHY_MAX = 1024, ADVISED_MAX = 2048 };
+
+/* Whether the message is about the path or what is in it; a rank's name may come before. */
+static bool is_about(const char *why, const char *path) {
+  const char *at = *path ? strstr(why, path) : NULL;
+  return at && (at[strlen(path)] == '/' || at[strlen(path)] == ':');
+}
+
+/* Whether a resumed run would find the data as wrong as this one did. Not where the system lacked something, which the message
+ * says. */
+static bool is_data_lost(const View *view, const char *folder, const char *why) {
+  const char *data = json_string_value(json_object_get(json_object_get(view->run, "data"), "path"));
+  if (!data || !is_about(why, data) || strstr(why, " (raise ") || strstr(why, " (check ")) return false;
+  return strlen(folder) <= strlen(data) || !is_about(why, folder); /* the run may be within the data */
+}
+
+/* The last failure's message, with how to go on. began: there was a checkpoint; else only what has to be removed is said. */
+static void advise(char text[ADVISED_MAX], const View *view, const char *folder, bool began) {
+  char why[WHY_MAX]; /* looking into the folder may fail too */
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  char *way_on = view_way_on(view, folder, why);
+  const bool blocked = way_on && strncmp(way_on, "remove ", strlen("remove ")) == 0;
+  const bool told = way_on && (began || blocked);
+  const char *first = !told ? "" : !blocked && is_data_lost(view, folder, why) ? "; once the file is restored, " : "; ";
+  (void)snprintf(text, ADVISED_MAX, "%s%s%s", why, first, told ? way_on : "");
+  free(way_on);
+}
+
+/* A failure of this rank alone: the others are at work, and will not come to an end by themselves. folder: of a run that began;
+ * NULL: none did, as far as this rank knows. */
+static int end_all(const View *view, const char *folder) {
+  char text[ADVISED_MAX];
   const int rank = niti_ranks_rank(view->ranks);
-  say("rank %d (%s): %s", rank, niti_ranks_host(view->ranks, rank), niti_error());
-  (void)print_failure(niti_error(), EXIT_FAILED);
+  if (folder)
+    advise(text, view, folder, true);
+  else
+    (void)snprintf(text, sizeof text, "%s", niti_error());
+  say("rank %d (%s): %s", rank, niti_ranks_host(view->ranks, rank), text);
+  (void)print_failure(text, EXIT_FAILED);
   niti_ranks_abort(view->ranks, EXIT_FAILED);
   return EXIT_FAILED;
 }
 
-static int fail_begun(const View *view, const char *folder) {
-  char why[1024]; /* looking into the folder may fail too */
-  (void)snprintf(why, sizeof why, "%s", niti_error());
-  char *way_on = view_way_on(view, folder, why);
-  const int code = fail_with(EXIT_FAILED, "%s%s%s", why, way_on ? "; " : "", way_on ? way_on : "");
-  free(way_on);
-  return code;
+static int fail_advised(const View *view, const char *folder, bool began) {
+  char text[ADVISED_MAX];
+  advise(text, view, folder, began);
+  return fail_with(EXIT_FAILED, "%s", text);
 }
 
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
-  if (status != NITI_OK && status != NITI_INTERRUPTED && !niti_ranks_agreed(view->ranks)) return end_all(view);
+  if (status != NITI_OK && status != NITI_INTERRUPTED && !niti_ranks_agreed(view->ranks))
+    return end_all(view, view->run && !given->dry_run ? folder : NULL);
   const bool stopped = status == NITI_INTERRUPTED;
   const Stop stop = stopped ? find_stop(view) : (Stop){.signal = signals_caught()};
   if (view->silent) return status == NITI_OK ? EXIT_OK : stopped_code(&stop);
@@ -138,7 +172,9 @@ static int finish(NitiStatus status, const NitiTrainResult *result, const char *
   } else if (status == NITI_OK || stopped) {
     code = report(stopped ? &stop : NULL, view, result, folder, given->json);
   } else if (view->run) { /* it began, so there was a checkpoint */
-    code = fail_begun(view, folder);
+    code = fail_advised(view, folder, true);
+  } else if (given->resume) {
+    code = fail_advised(view, folder, false);
   } else {
     code = fail();
   }
@@ -218,7 +254,7 @@ static int join_ranks(View *view, const Arguments *given, bool recipe) {
   const NitiStatus status = options_compare(view->ranks, options, given, recipe);
   view->begun = true;
   if (status == NITI_OK) return -1;
-  if (!niti_ranks_agreed(view->ranks)) return end_all(view);
+  if (!niti_ranks_agreed(view->ranks)) return end_all(view, NULL);
   const int code = view->silent ? EXIT_FAILED : fail();
   niti_ranks_close(view->ranks);
   return code;

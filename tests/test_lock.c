@@ -281,6 +281,49 @@ static void test_a_folder_with_a_lock(void **state) {
   assert_int_equal(count_files(), 2);
 }
 
+/* What a process that has the lock has written so far is in nobody's way for good, and is left alone. */
+static void test_a_folder_in_which_another_has_begun(void **state) {
+  (void)state;
+  static const char *const files[] = {"recipe.yaml.tmp", "last.safetensors"};
+  static const int errors[] = {EWOULDBLOCK, ENOLCK};
+  for (size_t i = 0; i < 4; ++i) {
+    const bool by_name = i % 2 == 1;
+    NitiLock *theirs = NULL;
+    NitiRunFolder *run;
+    flock_error = errors[i % 2];
+    put_file(at(".lock"), "", 0);
+    if (by_name) check_ok(niti_lock_open(&theirs, folder));
+    put_file(at(files[i / 2]), "", 0);
+    check_fails(niti_run_folder_create(&run, folder), NITI_ERROR_FILE, folder, "another process is training in this folder");
+    check_fails(niti_run_folder_check(folder), NITI_ERROR_FILE, folder, "another process is training in this folder");
+    assert_null(run);
+    assert_int_equal(count_files(), by_name ? 3 : 2);
+    niti_lock_close(theirs);
+    if (!by_name) flock_error = 0; /* it has ended */
+    check_fails(niti_run_folder_create(&run, folder), NITI_ERROR_FILE, folder, files[i / 2]);
+    check_fails(niti_run_folder_check(folder), NITI_ERROR_FILE, folder, files[i / 2]);
+    assert_int_equal(unlink(at(files[i / 2])) | unlink(at(".lock")), 0);
+  }
+  char host[256];
+  niti_environment_host(host, sizeof host);
+  put_owner(dead_process(), 0, host); /* nobody has begun */
+  put_file(at("recipe.yaml"), "", 0);
+  put_file(at(".lock"), "", 0);
+  flock_error = ENOLCK;
+  check_fails(niti_run_folder_check(folder), NITI_ERROR_FILE, folder, "'recipe.yaml'");
+  remove_owner();
+}
+
+static void test_a_folder_in_the_place_of_the_lock(void **state) {
+  (void)state;
+  NitiRunFolder *run;
+  flock_error = 0;
+  assert_int_equal(mkdir(at(".lock"), 0777), 0);
+  check_fails(niti_run_folder_create(&run, folder), NITI_ERROR_FILE, folder, "'.lock'");
+  check_fails(niti_run_folder_check(folder), NITI_ERROR_FILE, folder, "'.lock'");
+  assert_int_equal(rmdir(at(".lock")), 0);
+}
+
 static void test_clearing_leaves_what_others_wrote(void **state) {
   (void)state;
   NitiRunFolder *run;
@@ -310,6 +353,8 @@ int main(void) {
                                      TEST(test_while_it_is_held),
                                      TEST(test_a_folder_that_is_removed),
                                      TEST(test_a_folder_with_a_lock),
+                                     TEST(test_a_folder_in_which_another_has_begun),
+                                     TEST(test_a_folder_in_the_place_of_the_lock),
                                      TEST(test_clearing_leaves_what_others_wrote)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -142,8 +142,15 @@ static NitiStatus put_folder(bool *put, char there[OWNER_NAME], const char *own,
   return NITI_OK;
 }
 
+static NitiStatus fail_owned(const char *folder, const char *owner_folder, const Owner *owner) {
+  char text[OWNER_TEXT] = "of an unknown process";
+  if (owner) (void)snprintf(text, sizeof text, "process %ld on %s", owner->process, owner->host);
+  return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder (%s; remove %s if it has ended)", folder,
+                   text, owner_folder);
+}
+
 static NitiStatus take_over(const NitiLock *lock, const char *folder, const char *there) {
-  char *from = NULL, text[OWNER_TEXT] = "of an unknown process";
+  char *from = NULL;
   Owner owner;
   const bool known = parse(&owner, there);
   if (known && has_ended(&owner)) {
@@ -152,9 +159,7 @@ static NitiStatus take_over(const NitiLock *lock, const char *folder, const char
     free(from);
     if (taken) return NITI_OK;
   }
-  if (known) (void)snprintf(text, sizeof text, "process %ld on %s", owner.process, owner.host);
-  return niti_fail(NITI_ERROR_FILE, "%s: another process is training in this folder (%s; remove %s if it has ended)", folder,
-                   text, lock->owner_folder);
+  return fail_owned(folder, lock->owner_folder, known ? &owner : NULL);
 }
 
 /* own: the path of a new folder; entry: that of this process in it. */
@@ -214,6 +219,31 @@ static NitiStatus lock_folder(NitiLock *lock, const char *folder) {
   NITI_TRY(niti_path_join(&lock->path, folder, ".lock"));
   lock->folder_fd = niti_system.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   return lock->folder_fd < 0 ? niti_fail_errno(folder, "open the folder") : lock_file(lock);
+}
+
+/* ---- from without ---- */
+
+static NitiStatus probe_owner(const char *folder) {
+  char *path = NULL, there[OWNER_NAME];
+  Owner owner;
+  NITI_TRY(niti_path_join(&path, folder, ".lock.owner"));
+  const bool found = find_entry(there, path), known = found && parse(&owner, there);
+  const bool held = found && !(known && has_ended(&owner));
+  const NitiStatus status = held ? fail_owned(folder, path, known ? &owner : NULL) : NITI_OK;
+  free(path);
+  return status;
+}
+
+/* A shared lock fails while another process has the exclusive one. */
+NitiStatus niti_lock_probe(const char *folder) {
+  char *path = NULL;
+  NITI_TRY(niti_path_join(&path, folder, ".lock"));
+  const int fd = niti_system.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+  free(path);
+  if (fd < 0) return NITI_OK;
+  const int error = niti_system.flock(fd, LOCK_SH | LOCK_NB) == 0 ? 0 : errno;
+  (void)niti_system.close(fd);
+  return error == EWOULDBLOCK ? fail_busy(folder) : has_no_flock(error) ? probe_owner(folder) : NITI_OK;
 }
 
 /* ---- while it is held ---- */

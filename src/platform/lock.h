@@ -12,6 +12,9 @@ typedef struct NitiLock NitiLock;
  * Hosts, and containers with numbers of their own, that share the folder must have names of their own. *out: the caller's, for
  * niti_lock_close; NULL after a failure. Statuses: FILE (also a folder that another process has locked), MEMORY. */
 NitiStatus niti_lock_open(NitiLock **out, const char *folder);
+/* Fails as niti_lock_open would where a process, this one too, holds the folder's lock; makes nothing. What cannot be found out
+ * is no failure. Statuses: FILE, MEMORY. */
+NitiStatus niti_lock_probe(const char *folder);
 /* Fails where the folder at the path is gone or another one, and where another process could have locked it meanwhile, since
  * .lock or the owner's entry is no longer the one that niti_lock_open made. May be called on any thread. Statuses: FILE, MEMORY.
  */

@@ -33,18 +33,27 @@ static bool is_lock(const char *name) {
   return strcmp(name, ".lock") == 0 || strncmp(name, owner, sizeof owner - 1) == 0;
 }
 
+/* Whose the lock is; what a process wrote that has it is no reason to look for another folder, but to wait. */
+typedef struct Tenancy {
+  const char *path;
+  bool locked; /* by this process */
+} Tenancy;
+
 static NitiStatus refuse_entry(void *context, const char *name, bool folder) {
-  const char *path = context;
-  (void)folder;
+  const Tenancy *tenancy = context;
   bool run;
-  if (is_lock(name)) return NITI_OK;
-  NITI_TRY(find_checkpoint(&run, path));
-  return niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", path, name,
+  if (is_lock(name) && !(folder && strcmp(name, ".lock") == 0)) return NITI_OK;
+  if (!tenancy->locked) NITI_TRY(niti_lock_probe(tenancy->path));
+  NITI_TRY(find_checkpoint(&run, tenancy->path));
+  return niti_fail(NITI_ERROR_FILE, "%s: the folder holds '%s' already (expected a new or empty folder%s)", tenancy->path, name,
                    run ? "; `niti train --resume` with it continues the run there" : "; it holds no run to resume");
 }
 
 /* But for a lock, of a process that has begun there or was killed as it did: who gets it decides. */
-static NitiStatus check_empty(const char *path) { return niti_folder_walk(path, refuse_entry, (void *)(uintptr_t)path); }
+static NitiStatus check_empty(const char *path, bool locked) {
+  Tenancy tenancy = {path, locked};
+  return niti_folder_walk(path, refuse_entry, &tenancy);
+}
 
 static NitiStatus lock(NitiRunFolder **out, const char *path) {
   NitiRunFolder *folder = calloc(1, sizeof *folder);
@@ -63,10 +72,10 @@ NitiStatus niti_run_folder_create(NitiRunFolder **out, const char *path) {
   *out = NULL;
   size_t kept;
   NITI_TRY(niti_folder_make(&kept, path));
-  NITI_TRY(check_empty(path));
+  NITI_TRY(check_empty(path, false));
   NITI_TRY(lock(out, path));
   (*out)->made = kept < strlen(path);
-  const NitiStatus status = check_empty(path); /* another process may have had the lock since, and trained */
+  const NitiStatus status = check_empty(path, true); /* another process may have had the lock since, and trained */
   if (status == NITI_OK) return NITI_OK;
   niti_run_folder_close(*out);
   *out = NULL;
@@ -104,7 +113,7 @@ NitiStatus niti_run_folder_check(const char *path) {
   bool there;
   if (!*path) return niti_fail(NITI_ERROR_ARGUMENT, "run: the folder's name is empty");
   NITI_TRY(niti_path_is_dir(&there, path));
-  if (there) NITI_TRY(check_empty(path));
+  if (there) NITI_TRY(check_empty(path, false));
   NITI_TRY(existing_part(&part, path));
   const NitiStatus status = check_part(path, part);
   free(part);

@@ -4,9 +4,11 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 
-from tool import content_of, hash_of, metadata_of, niti, output_of, rows_of, start_training, stop, train, wait_for
+import data_sets
+from tool import content_of, fails, hash_of, metadata_of, niti, output_of, rows_of, start_training, stop, train, wait_for
 
 
 @pytest.fixture
@@ -155,6 +157,20 @@ def test_a_folder_in_the_place_of_the_last_checkpoint(begun, tmp_path):
     assert stop(process, signal.SIGINT)[0] == 130
 
 
+def test_a_folder_in_the_place_of_the_lock(toy_recipe, toy, tmp_path):
+    """Whether the run goes on there or is resumed; a new one is refused as in any folder that is not empty."""
+    run, lock = tmp_path / "run", tmp_path / "run" / ".lock"
+    train(toy_recipe, toy, run, "--epochs", 1)
+    lock.unlink()
+    lock.mkdir()
+    fails("train", "--resume", run, "--epochs", 2, says=f"; remove {lock}, then `niti train --resume {run}` continues")
+    (tmp_path / "new" / ".lock").mkdir(parents=True)
+    for more in ([], ["--dry-run"]):
+        fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "new", *more, says="the folder holds '.lock' already")
+    lock.rmdir()
+    assert niti("train", "--resume", run, "--epochs", 2, "--quiet").returncode == 0
+
+
 @pytest.mark.parametrize("what", ["folder", "link"])
 def test_something_in_the_place_of_the_recipe(toy_recipe, toy, tmp_path, what):
     run = tmp_path / "run"
@@ -188,3 +204,95 @@ def test_checkpoints_that_are_removed(begun, tmp_path):
             break
     said = ended(process)
     assert "safetensors" in said and "--resume" not in said, said
+
+
+# ---- several at once ----
+
+
+def test_runs_that_begin_in_one_folder_at_once(toy_recipe, toy, tmp_path):
+    """One trains; all others say why they do not, however far it has come."""
+    for i in range(5):
+        run = tmp_path / f"run{i}"
+        all_of_them = [start_training(toy_recipe, "--data", toy, "--run", run, "--epochs", 1000000, "--quiet") for _ in range(4)]
+        try:
+            end = time.monotonic() + 60
+            while sum(process.poll() is None for process in all_of_them) > 1:
+                assert time.monotonic() < end
+                time.sleep(0.005)
+            losers = [process for process in all_of_them if process.poll() is not None]
+            said = [process.communicate()[1] for process in losers]
+            assert [process.returncode for process in losers] == [1, 1, 1], said
+            assert said == [f"niti: {run}: another process is training in this folder\n"] * 3
+        finally:
+            for process in all_of_them:
+                if process.poll() is None:
+                    stop(process, signal.SIGINT)
+
+
+# ---- data that has to come back ----
+
+
+def image_set(folder):
+    data_sets.write_folder_set(folder, ["a", "b", "c", "d"], data_sets.squares(160, 1), data_sets.squares(60, 2))
+    return folder
+
+
+def array_set(folder):
+    folder.mkdir()
+    for split, count, seed in (("train", 160, 1), ("test", 60, 2)):
+        x, y = data_sets.squares(count, seed)
+        np.save(folder / f"{split}_x.npy", x)
+        np.save(folder / f"{split}_y.npy", y)
+
+
+@pytest.mark.parametrize("change", ["removed", "folder", "pipe", "link", "cut"])
+def test_an_image_that_has_gone(toy_recipe, tmp_path, change):
+    """--resume fails until it is back, and so the advice says."""
+    data, run = image_set(tmp_path / "data"), tmp_path / "run"
+    victim = sorted((data / "train").glob("*/*"))[3]
+    content = victim.read_bytes()
+    process = start_training(toy_recipe, "--data", data, "--run", run, "--epochs", 1000000, "--quiet")
+    wait_for(run / "previous.safetensors", process)
+    if change == "cut":
+        os.truncate(victim, len(content) // 2)
+    else:
+        victim.unlink()
+        {"removed": lambda: None, "folder": victim.mkdir, "pipe": lambda: os.mkfifo(victim),
+         "link": lambda: victim.symlink_to("/dev/zero")}[change]()
+    check_data_lost(process, run, victim)
+    if change != "removed":
+        victim.rmdir() if change == "folder" else victim.unlink()
+    victim.write_bytes(content)
+    check_resumable(run)
+
+
+@pytest.mark.parametrize("change", ["removed", "cut", "moved"])
+def test_mapped_data_that_has_gone(toy_recipe, tmp_path, change):
+    data, run, away = tmp_path / "data", tmp_path / "run", tmp_path / "away"
+    array_set(data)
+    process = start_training(toy_recipe, "--data", data, "--run", run, "--epochs", 1000000, "--quiet")
+    wait_for(run / "previous.safetensors", process)
+    shutil.copytree(data, away)
+    path = data / "train_x.npy"
+    {"removed": path.unlink, "cut": lambda: os.truncate(path, path.stat().st_size - 8),
+     "moved": lambda: data.rename(tmp_path / "elsewhere")}[change]()
+    check_data_lost(process, run, path)
+    shutil.rmtree(data, ignore_errors=True)
+    away.rename(data)
+    check_resumable(run)
+
+
+def check_data_lost(process, run, path):
+    said = ended(process)
+    assert str(path) in said and f"; once the file is restored, `niti train --resume {run}` continues" in said, said
+    assert niti("train", "--resume", run, "--quiet").returncode == 1
+
+
+def test_a_log_within_the_data_is_not_the_data(toy_recipe, tmp_path):
+    data = image_set(tmp_path / "data")
+    run = data / "runs" / "run"
+    process = start_training(toy_recipe, "--data", data, "--run", run, "--epochs", 1000000, "--quiet")
+    wait_for(run / "previous.safetensors", process)
+    (run / "metrics.csv").unlink()
+    said = ended(process)
+    assert f"is saved; `niti train --resume {run}` continues" in said, said

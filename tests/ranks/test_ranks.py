@@ -473,8 +473,22 @@ def test_a_data_file_that_changes_ends_the_run(how, says, normed, tmp_path):
             file.write(bytes(byte ^ 1 for byte in content[16:]))
     code, out, err = end_of(launcher)
     lines = [line for line in err.splitlines() if says in line]
-    assert code == 1 and len(lines) == 1 and str(images) in lines[0] and "is saved" in lines[0], (code, out, err)
+    assert code == 1 and len(lines) == 1 and str(images) in lines[0], (code, out, err)
+    assert f"is saved; once the file is restored, `niti train --resume {run}` continues" in lines[0], lines
     images.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", ".lock"])
+def test_a_file_of_the_run_that_is_removed_ends_it(name, normed, odd, tmp_path):
+    """Rank 0 alone sees it, and says how to go on."""
+    run = tmp_path / "run"
+    launcher = start((2, NITI, normed, "--data", odd, "--run", run, "--threads", 1, "--epochs", 100000, *PLAIN))
+    wait_for(run / "best.safetensors", launcher)
+    (run / name).unlink()
+    code, out, err = end_of(launcher)
+    lines = [line for line in err.splitlines() if f"{run / name}: was removed" in line]
+    assert code == 1 and len(lines) == 1 and lines[0].startswith("niti: rank 0 ("), (code, out, err)
+    assert lines[0].endswith(f"; `niti train --resume {run}` continues"), lines
 
 
 def test_a_device_that_one_rank_lacks_is_refused(normed, odd, tmp_path):
