@@ -60,14 +60,20 @@ static void positions_ascend_in_the_run_they_are_placed_in(void **state) {
   assert_int_equal(niti_recipe_place(r, 10, 80), NITI_OK); /* both 40: in a run of earlier versions the later holds */
   assert_int_equal(niti_recipe_mu(r, 40), 3);
   assert_int_equal(niti_schedule_unreached(&r->mu, 80, &first), 0); /* the run ends before none of them */
-  assert_int_equal(niti_recipe_check_distinct(r), NITI_ERROR_ARGUMENT);
-  assert_string_equal(niti_error(),
-                      "update: mu: epoch 4 and at 50% are both step 40 of this run, so that the first of them would never take "
-                      "effect (expected ascending positions)");
+  assert_int_equal(niti_recipe_check_distinct(r), NITI_OK);         /* a share may */
+  assert_ptr_equal(niti_schedule_same(&r->mu, true), &r->mu.points[2]);
+  assert_null(niti_schedule_same(&r->mu, false));
   assert_int_equal(niti_recipe_place(r, 10, 79), NITI_ERROR_ARGUMENT);
   assert_string_equal(niti_error(),
                       "update: mu: at 50% is step 39 of this run, before epoch 4 at step 40 (expected ascending "
                       "positions)");
+  niti_recipe_close(r);
+  r = recipe_with("[{epoch: 0, mu: 5}, {epoch: 4, mu: 4}, {step: 40, mu: 3}]");
+  assert_int_equal(niti_recipe_place(r, 10, 100), NITI_OK);
+  assert_int_equal(niti_recipe_check_distinct(r), NITI_ERROR_ARGUMENT);
+  assert_string_equal(niti_error(),
+                      "update: mu: epoch 4 and step 40 are both step 40 of this run, so that the first of them would never take "
+                      "effect (expected ascending positions)");
   niti_recipe_close(r);
 }
 

@@ -51,7 +51,7 @@ NitiStatus niti_recipe_parse(NitiRecipe **out, const char *text, const char *sou
 void niti_recipe_close(NitiRecipe *recipe);
 /* Places the schedules in a run of `steps` steps; NITI_ERROR_ARGUMENT where their positions descend there. */
 NitiStatus niti_recipe_place(NitiRecipe *recipe, int64_t steps_per_epoch, int64_t steps);
-/* After niti_recipe_place, of a new run: NITI_ERROR_ARGUMENT where two positions are the same step. */
+/* After niti_recipe_place, of a new run: NITI_ERROR_ARGUMENT where a position, not a share, is the step of the one before. */
 NitiStatus niti_recipe_check_distinct(const NitiRecipe *recipe);
 /* What the run's length changes, as a clause for messages, or NULL: a longer run trains the same steps first. */
 const char *niti_recipe_depends_on_length(const NitiRecipe *recipe);

@@ -124,18 +124,23 @@ NitiStatus niti_schedule_place(NitiSchedule *schedule, const char *what, int64_t
   return NITI_OK;
 }
 
-NitiStatus niti_schedule_check_distinct(const NitiSchedule *schedule, const char *what) {
-  char now[NITI_POSITION_MAX], then[NITI_POSITION_MAX];
+const NitiSchedulePoint *niti_schedule_same(const NitiSchedule *schedule, bool share) {
   for (int32_t i = 1; i < schedule->count; ++i) {
     const NitiSchedulePoint *p = &schedule->points[i];
-    if (p->step != p[-1].step) continue;
-    return niti_fail(NITI_ERROR_ARGUMENT,
-                     "%s: %s and %s are both step %" PRId64
-                     " of this run, so that the first of them would never take effect "
-                     "(expected ascending positions)",
-                     what, niti_position_text(then, p[-1].at), niti_position_text(now, p->at), p->step);
+    if (p->step == p[-1].step && (p->at.unit == NITI_POSITION_SHARE) == share) return p;
   }
-  return NITI_OK;
+  return NULL;
+}
+
+NitiStatus niti_schedule_check_distinct(const NitiSchedule *schedule, const char *what) {
+  char now[NITI_POSITION_MAX], then[NITI_POSITION_MAX];
+  const NitiSchedulePoint *p = niti_schedule_same(schedule, false);
+  if (!p) return NITI_OK;
+  return niti_fail(NITI_ERROR_ARGUMENT,
+                   "%s: %s and %s are both step %" PRId64
+                   " of this run, so that the first of them would never take effect "
+                   "(expected ascending positions)",
+                   what, niti_position_text(then, p[-1].at), niti_position_text(now, p->at), p->step);
 }
 
 int64_t niti_schedule_value(const NitiSchedule *schedule, int64_t step) {

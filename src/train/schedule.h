@@ -45,7 +45,10 @@ NitiYaml *niti_schedule_write(NitiYamlDocument *document, const NitiSchedule *sc
 /* Sets the points' steps; NITI_ERROR_ARGUMENT where they descend in such a run. Of equal ones, which runs of earlier versions may
  * have, the later holds. */
 NitiStatus niti_schedule_place(NitiSchedule *schedule, const char *what, int64_t steps_per_epoch, int64_t steps);
-/* After niti_schedule_place, of a new run: NITI_ERROR_ARGUMENT where two points have the same step. */
+/* After niti_schedule_place: the first point at the step of the one before it, which so never takes effect, and that is a share
+ * of the run, as may happen in a run of a few steps, or that is none; NULL: there is none. */
+const NitiSchedulePoint *niti_schedule_same(const NitiSchedule *schedule, bool share);
+/* Likewise, of a new run: NITI_ERROR_ARGUMENT where such a point is no share. */
 NitiStatus niti_schedule_check_distinct(const NitiSchedule *schedule, const char *what);
 /* The value of a step, from 0. Before niti_schedule_place only that of step 0. */
 int64_t niti_schedule_value(const NitiSchedule *schedule, int64_t step);

@@ -433,7 +433,7 @@ static void introduce(const NitiRun *run, const char *run_path) {
 /* What the run will never do, since it ends before. */
 static void warn_unreached(const NitiRun *run) {
   const NitiRecipe *recipe = run->recipe;
-  char position[NITI_POSITION_MAX], end[96];
+  char position[NITI_POSITION_MAX], share[NITI_POSITION_MAX], end[96];
   NitiPosition first = {0};
   const NitiSchedule *rates = recipe->optimizer->wide ? &recipe->rate.points : &recipe->mu;
   const int32_t unreached = niti_schedule_unreached(rates, run->steps, &first);
@@ -444,6 +444,10 @@ static void warn_unreached(const NitiRun *run) {
   if (unreached > 0)
     warn(run, "%s: %d of %d values never take effect, the first %s%s: %s", niti_rate_setting(recipe), unreached, rates->count,
          first.unit == NITI_POSITION_SHARE ? "" : "at ", niti_position_text(position, first), end);
+  const NitiSchedulePoint *same = niti_schedule_same(rates, true);
+  if (same)
+    warn(run, "%s: the value of %s never takes effect: %s is step %" PRId64 " of this run, too", niti_rate_setting(recipe),
+         niti_position_text(position, same[-1].at), niti_position_text(share, same->at), same->step);
   if (run->save_every > 0 && run->save_every * run->steps_per_epoch > run->steps)
     warn(run, "save_every: no checkpoint of epoch %d will be kept: %s", run->save_every, end);
 }

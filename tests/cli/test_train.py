@@ -528,13 +528,18 @@ def test_positions_that_do_not_ascend_in_the_run(toy_recipe, toy, tmp_path):
 
 @pytest.mark.parametrize("update, says", [
     ("{mu: [{epoch: 0, mu: 3}, {epoch: 1, mu: 2}, {step: 10, mu: 1}]}", ("update: mu", "epoch 1 and step 10 are both step 10 of this run")),
-    ("{kind: sgd, lr: [{epoch: 0, lr: 0.1}, {at: 0.1%, lr: 0.01}, {epoch: 1, lr: 0.3}]}",
-     ("update: lr", "epoch 0 and at 0.1000% are both step 0 of this run")),
+    ("{kind: sgd, lr: [{epoch: 0, lr: 0.1}, {at: 20%, lr: 0.01}, {step: 6, lr: 0.3}]}", ("update: lr", "at 20% and step 6 are both step 6")),
 ])
 def test_positions_that_are_the_same_step(toy_recipe, toy, tmp_path, update, says):
     for more in ((), ("--dry-run",)):
         fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--set", f"update={update}", *more, says=says)
     assert not (tmp_path / "run").exists()
+
+
+def test_shares_of_a_few_steps_may_be_the_same(toy_recipe, toy, tmp_path):
+    done = niti("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--max-steps", 1, "--set",
+                "update.mu=[{epoch: 0, mu: 3}, {at: 30%, mu: 2}, {at: 60%, mu: 1}]")
+    assert done.returncode == 0 and "update.mu: the value of epoch 0 never takes effect: at 30% is step 0 of this run, too" in done.stderr
 
 
 def test_a_run_of_an_earlier_version_with_such_positions_goes_on(toy_recipe, toy, tmp_path):

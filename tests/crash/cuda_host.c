@@ -235,7 +235,8 @@ static void only_who_may_wait_meets(void **state) {
   assert_int_equal(unsetenv("NITI_CUDA_MEETINGS"), 0);
 }
 
-/* No more than an H200 of 132 multiprocessors allocated (docs/benchmarks.md, "Memory of training"): 0.52 of what PyTorch takes. */
+/* No more than an H200 of 132 multiprocessors allocated (docs/benchmarks.md, "Memory of training"): 0.52 of what PyTorch takes.
+ */
 static void resnet18_takes_no_more_memory(void **state) {
   NitiBackend *backend = open_cuda("wgmma");
   NitiDescription *d = NULL;
