@@ -230,6 +230,55 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
 
 NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(run->saver) : NITI_OK; }
 
+/* ---- the best checkpoint ---- */
+
+/* What it and the run must have in common, besides the step; the run may have been extended since, and image files changed. */
+static const char *const common[] = {"seed", "train_set_images", "best_epoch", "best_correct", "best_images", "best_loss_sum"};
+
+static bool is_common(const char *key) {
+  for (size_t i = 0; i < sizeof common / sizeof *common; ++i) {
+    if (strcmp(common[i], key) == 0) return true;
+  }
+  return false;
+}
+
+static NitiStatus check_best(const NitiRun *run, const NitiCheckpoint *best) {
+  const char *source = niti_checkpoint_source(best);
+  NitiRun other = {0};
+  NITI_TRY(load_state(&other, best));
+  for (int i = 0; i < STATE_KEYS; ++i) {
+    char left[NUMBER_MAX], right[NUMBER_MAX];
+    if (!is_common(state[i].key)) continue;
+    const char *is = format_member(left, state[i].kind, (const char *)&other + state[i].offset);
+    const char *own = format_member(right, state[i].kind, (const char *)run + state[i].offset);
+    if (strcmp(is, own) == 0) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is %s (expected this run's %s)", source, state[i].key, is, own);
+  }
+  const int64_t all = run->steps_per_epoch * run->best_epoch, step = all < run->steps ? all : run->steps;
+  if (other.step == step) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT,
+                   "%s: __metadata__: 'step' is %" PRId64 " (expected %" PRId64 ", the end of epoch %" PRId32 ")", source,
+                   other.step, step, run->best_epoch);
+}
+
+NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run) {
+  char *path;
+  *out = NULL;
+  NITI_TRY(niti_run_saved(run)); /* it may still be being written */
+  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "best.safetensors"));
+  NitiStatus status = niti_checkpoint_load(out, path);
+  free(path);
+  if (status == NITI_OK) status = check_best(run, *out);
+  if (status == NITI_OK) return NITI_OK;
+  niti_checkpoint_close(*out);
+  *out = NULL;
+  bool there = false;
+  if (status == NITI_ERROR_FILE) NITI_TRY(niti_path_has_file(&there, niti_run_folder_path(run->folder), "best.safetensors"));
+  return there || status == NITI_ERROR_MEMORY ? status : NITI_OK;
+}
+
+/* ---- a run that goes on ---- */
+
 /* Images of a split that the run began without do not matter to it. */
 static bool has_split(const NitiRunInputs *began, int split) { return began->images[split] > 0; }
 
