@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/loss.h"
 #include "base/scalar.h"
 #include "platform/path.h"
 #include "train/data_choice.h"
@@ -162,13 +163,15 @@ static NitiStatus check_scores(const NitiRun *run, const char *source) {
   for (int i = 0; i < STATE_KEYS; ++i) {
     const NitiScore *s = (const NitiScore *)((const char *)run + state[i].offset);
     if (state[i].kind != STATE_SUM) continue;
-    const int64_t most = s->images > 0 ? (int64_t)1 << 62 : 0;
+    const int64_t whole = (int64_t)1 << 62;
+    const int64_t most = s->images < whole / NITI_LOSS_IMAGE_MAX ? s->images * NITI_LOSS_IMAGE_MAX : whole;
     if (s->correct <= s->images && s->images <= INT32_MAX && s->loss >= 0 && s->loss <= most) continue;
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: __metadata__: '%s' is %" PRId64 ", with %" PRId64 " correct of %" PRId64
-                     " images (expected at most 2^62, at least 0 and 0 of no images, no more correct than there are, and at most "
-                     "2^31-1 images)",
-                     source, state[i].key, s->loss, s->correct, s->images);
+    return niti_fail(
+        NITI_ERROR_FORMAT,
+        "%s: __metadata__: '%s' is %" PRId64 ", with %" PRId64 " correct of %" PRId64
+        " images (expected at most 2^41 of each image and 2^62 of all, at least 0, no more correct than there are, and "
+        "at most 2^31-1 images)",
+        source, state[i].key, s->loss, s->correct, s->images);
   }
   return NITI_OK;
 }
