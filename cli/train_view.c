@@ -260,9 +260,13 @@ static void print_scores(const View *view, const NitiTrainResult *r) {
   if (json_is_integer(limit))
     printf("scored on %" PRId64 " of %" JSON_INTEGER_FORMAT " %s images, evenly spread (--test-limit)\n", last.images,
            json_integer_value(json_object_get(json_object_get(view->run, "testing"), "of")), split);
-  if (validates && r->test.images > 0)
-    printf("test accuracy %.2f %% of the final weights, %.2f %% of the best (last.safetensors, best.safetensors)\n",
-           percent(r->test.correct, r->test.images), percent(r->best_test.correct, r->best_test.images));
+  if (!validates || r->test.images == 0) return;
+  const double final = percent(r->test.correct, r->test.images);
+  if (r->best_test.images > 0)
+    printf("test accuracy %.2f %% of the final weights, %.2f %% of the best (last.safetensors, best.safetensors)\n", final,
+           percent(r->best_test.correct, r->best_test.images));
+  else
+    printf("test accuracy %.2f %% of the final weights (last.safetensors); those of the best epoch are not tested\n", final);
 }
 
 void view_result(const View *view, const NitiTrainResult *r, const char *folder) {
@@ -270,5 +274,5 @@ void view_result(const View *view, const NitiTrainResult *r, const char *folder)
   if (has_averaged(r)) print_averaged(r, folder);
   printf("hash %s\ncheckpoints in ", r->hash);
   print_name(stdout, folder);
-  printf(": last.safetensors, best.safetensors%s\n", has_averaged(r) ? ", averaged.safetensors" : "");
+  printf(": last.safetensors%s%s\n", r->best_lost ? "" : ", best.safetensors", has_averaged(r) ? ", averaged.safetensors" : "");
 }

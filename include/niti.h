@@ -551,7 +551,10 @@ typedef struct NitiTrainResult {
   /* Experimental: of averaged weights (`average` in the recipe), tested like the final ones; their right answers on the
    * validation split, of validation.images. averaged_images 0: not tested. */
   int64_t averaged_correct, averaged_images, averaged_validation_correct;
-  uint64_t reserved[1];
+  /* Experimental: 1 where the run has ended and best.safetensors is missing, damaged or another run's, as a warning said; else 0.
+   */
+  int32_t best_lost;
+  uint32_t reserved[1];
 } NitiTrainResult;
 
 /* Trains into the new folder `folder` (recipe, environment, metrics, events, checkpoints: docs/run-folder.md); refuses one that

@@ -1,4 +1,5 @@
 /* The loss on the CPU against the formulas of src/base, applied image by image. */
+#include "base/loss.h"
 #include "ops_test.h"
 
 /* Moves a part of what is expected of each image to the next one's class. */
@@ -75,7 +76,33 @@ static void test_loss(void **state) {
   }
 }
 
+/* The largest losses that there are come near the bound and stay below it. */
+static void no_loss_is_as_large_as_the_bound(void **state) {
+  (void)state;
+  enum { CLASSES = 65536 };
+  static int8_t logits[CLASSES];
+  static int32_t sums[CLASSES];
+  memset(logits, 127, sizeof logits);
+  logits[3] = -127;
+  int64_t largest = 0;
+  for (int32_t e = 0; e <= 1024; e += 8) {
+    const int64_t loss = niti_loss_value(logits, e, CLASSES, 3);
+    largest = loss > largest ? loss : largest;
+  }
+  assert_true(largest > NITI_LOSS_IMAGE_MAX / 2 && largest < NITI_LOSS_IMAGE_MAX);
+  for (int32_t e = -40; e <= 40; ++e) {
+    for (int32_t other = -40; other <= 40; ++other) {
+      int32_t exponent;
+      niti_flip_sums(sums, &exponent, logits, e, logits, other, 16);
+      const int64_t loss = niti_flip_loss(sums, exponent, 16, 3);
+      assert_true(loss >= 0 && loss < NITI_LOSS_IMAGE_MAX);
+      largest = loss > largest ? loss : largest;
+    }
+  }
+  assert_true(largest < NITI_LOSS_IMAGE_MAX);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_loss)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_loss), cmocka_unit_test(no_loss_is_as_large_as_the_bound)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

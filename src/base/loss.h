@@ -5,6 +5,9 @@
 
 #include "niti.h"
 
+/* No image's loss, flipped or not, is as large (docs/arithmetic.md, "What a checkpoint holds"). */
+#define NITI_LOSS_IMAGE_MAX ((int64_t)1 << 41)
+
 /* What the delta of every class depends on; p is the variant's weight of a class. */
 typedef struct NitiSoftmax {
   int32_t exponent; /* of the logits */

@@ -1,6 +1,7 @@
 /* Chooses the data set to read and checks whether it is the run's. */
 #include "train/data_choice.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,21 @@ NitiStatus niti_data_class_texts(char **out, const NitiDataset *dataset, const c
   char *end = *out;
   for (int32_t i = 0; i < classes; ++i) end += sprintf(end, "%s\n", text_of(dataset, i));
   return NITI_OK;
+}
+
+NitiStatus niti_data_check_texts(const char *texts, int32_t classes, const char *key, const char *source) {
+  int64_t lines = 0;
+  for (const char *at = texts; at && *at; ++lines) {
+    const size_t length = strcspn(at, "\n");
+    if (length == 0 || !at[length])
+      return niti_fail(NITI_ERROR_FORMAT,
+                       "%s: __metadata__: '%s': the name of class %" PRId64 " %s (expected %d names, each with its newline)",
+                       source, key, lines, length == 0 ? "is empty" : "does not end in a newline", classes);
+    at += length + 1;
+  }
+  if (!texts || lines == classes) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' has %" PRId64 " names (expected %d, the network's classes)", source,
+                   key, lines, classes);
 }
 
 enum { SHOWN_MAX = 320 };

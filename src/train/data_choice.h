@@ -13,6 +13,10 @@ NitiStatus niti_data_default(const char **path, const NitiRecipe *recipe);
  * one is missing or contains a newline. */
 NitiStatus niti_data_class_texts(char **out, const NitiDataset *dataset, const char *(*text_of)(const NitiDataset *, int32_t));
 
+/* Fails with NITI_ERROR_FORMAT, naming `source` and the key of its metadata, where such a text of a stranger has not `classes`
+ * lines, each ended, or an empty one. Names may be equal, as in a data set. NULL: none, which is NITI_OK. */
+NitiStatus niti_data_check_texts(const char *texts, int32_t classes, const char *key, const char *source);
+
 /* Fails with NITI_ERROR_FORMAT, showing both lists, if two such texts differ; `path` has the first, `owner` the second. */
 NitiStatus niti_data_same_names(const char *names, const char *expected, const char *path, const char *owner);
 

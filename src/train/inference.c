@@ -38,14 +38,14 @@ static NitiStatus out_of_memory(void) { return niti_fail(NITI_ERROR_MEMORY, "out
 static NitiStatus split_texts(ClassTexts *out, const NitiModel *m, const char *key) {
   const int32_t classes = m->recipe->model->classes;
   const char *text = niti_checkpoint_get(m->checkpoint, key);
+  NITI_TRY(niti_data_check_texts(text, classes, key, m->path));
   if (!text || out->text) return NITI_OK;
   out->memory = strdup(text);
   out->text = calloc((size_t)classes, sizeof *out->text);
   if (!out->memory || !out->text) return out_of_memory();
   char *at = out->memory;
   for (int32_t i = 0; i < classes; ++i) {
-    char *end = strchr(at, '\n');
-    if (!end) return niti_fail(NITI_ERROR_FORMAT, "%s: metadata '%s' has %d names (expected %d)", m->path, key, i, classes);
+    char *end = at + strcspn(at, "\n");
     *end = 0;
     out->text[i] = at;
     at = end + 1;

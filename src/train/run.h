@@ -64,6 +64,7 @@ typedef struct NitiRun {
   int32_t save_every;
   int32_t test_every, test_limit; /* of NitiTrainOptions */
   bool complete;                  /* every step is done, tested and recorded */
+  bool best_lost;                 /* the run has ended, and best.safetensors does not hold the best epoch's weights */
   bool lost;                      /* the network holds other weights than the run's, which could not be put back */
   bool on_validation;             /* the validation split chooses the best epoch */
   NitiScore train, validation, test, best, best_test;
@@ -113,6 +114,9 @@ NitiStatus niti_run_save(NitiRun *run, int keep);
 NitiStatus niti_run_save_averaged(const NitiRun *run);
 /* Waits until the last save is written. */
 NitiStatus niti_run_saved(NitiRun *run);
+/* Loads best.safetensors, which the caller closes. *out NULL: there is no such file, it is damaged, or not what this run saved
+ * after its best epoch; niti_error() says which. Fails where it is there and the system cannot read it, or memory ran out. */
+NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run);
 /* Opens a run in the checkpoint's state; data_path NULL: the checkpoint's. A missing, unknown or malformed key or tensor is
  * NITI_ERROR_FORMAT with its name. */
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/loss.h"
 #include "base/scalar.h"
 #include "platform/path.h"
 #include "train/data_choice.h"
@@ -162,13 +163,15 @@ static NitiStatus check_scores(const NitiRun *run, const char *source) {
   for (int i = 0; i < STATE_KEYS; ++i) {
     const NitiScore *s = (const NitiScore *)((const char *)run + state[i].offset);
     if (state[i].kind != STATE_SUM) continue;
-    const int64_t most = s->images > 0 ? (int64_t)1 << 62 : 0;
+    const int64_t whole = (int64_t)1 << 62;
+    const int64_t most = s->images < whole / NITI_LOSS_IMAGE_MAX ? s->images * NITI_LOSS_IMAGE_MAX : whole;
     if (s->correct <= s->images && s->images <= INT32_MAX && s->loss >= 0 && s->loss <= most) continue;
-    return niti_fail(NITI_ERROR_FORMAT,
-                     "%s: __metadata__: '%s' is %" PRId64 ", with %" PRId64 " correct of %" PRId64
-                     " images (expected at most 2^62, at least 0 and 0 of no images, no more correct than there are, and at most "
-                     "2^31-1 images)",
-                     source, state[i].key, s->loss, s->correct, s->images);
+    return niti_fail(
+        NITI_ERROR_FORMAT,
+        "%s: __metadata__: '%s' is %" PRId64 ", with %" PRId64 " correct of %" PRId64
+        " images (expected at most 2^41 of each image and 2^62 of all, at least 0, no more correct than there are, and "
+        "at most 2^31-1 images)",
+        source, state[i].key, s->loss, s->correct, s->images);
   }
   return NITI_OK;
 }
@@ -229,6 +232,55 @@ NitiStatus niti_run_save(NitiRun *run, int keep) {
 }
 
 NitiStatus niti_run_saved(NitiRun *run) { return run->saver ? niti_saver_wait(run->saver) : NITI_OK; }
+
+/* ---- the best checkpoint ---- */
+
+/* What it and the run must have in common, besides the step; the run may have been extended since, and image files changed. */
+static const char *const common[] = {"seed", "train_set_images", "best_epoch", "best_correct", "best_images", "best_loss_sum"};
+
+static bool is_common(const char *key) {
+  for (size_t i = 0; i < sizeof common / sizeof *common; ++i) {
+    if (strcmp(common[i], key) == 0) return true;
+  }
+  return false;
+}
+
+static NitiStatus check_best(const NitiRun *run, const NitiCheckpoint *best) {
+  const char *source = niti_checkpoint_source(best);
+  NitiRun other = {0};
+  NITI_TRY(load_state(&other, best));
+  for (int i = 0; i < STATE_KEYS; ++i) {
+    char left[NUMBER_MAX], right[NUMBER_MAX];
+    if (!is_common(state[i].key)) continue;
+    const char *is = format_member(left, state[i].kind, (const char *)&other + state[i].offset);
+    const char *own = format_member(right, state[i].kind, (const char *)run + state[i].offset);
+    if (strcmp(is, own) == 0) continue;
+    return niti_fail(NITI_ERROR_FORMAT, "%s: __metadata__: '%s' is %s (expected this run's %s)", source, state[i].key, is, own);
+  }
+  const int64_t all = run->steps_per_epoch * run->best_epoch, step = all < run->steps ? all : run->steps;
+  if (other.step == step) return NITI_OK;
+  return niti_fail(NITI_ERROR_FORMAT,
+                   "%s: __metadata__: 'step' is %" PRId64 " (expected %" PRId64 ", the end of epoch %" PRId32 ")", source,
+                   other.step, step, run->best_epoch);
+}
+
+NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run) {
+  char *path;
+  *out = NULL;
+  NITI_TRY(niti_run_saved(run)); /* it may still be being written */
+  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "best.safetensors"));
+  NitiStatus status = niti_checkpoint_load(out, path);
+  free(path);
+  if (status == NITI_OK) status = check_best(run, *out);
+  if (status == NITI_OK) return NITI_OK;
+  niti_checkpoint_close(*out);
+  *out = NULL;
+  bool there = false;
+  if (status == NITI_ERROR_FILE) NITI_TRY(niti_path_has_file(&there, niti_run_folder_path(run->folder), "best.safetensors"));
+  return there || status == NITI_ERROR_MEMORY ? status : NITI_OK;
+}
+
+/* ---- a run that goes on ---- */
 
 /* Images of a split that the run began without do not matter to it. */
 static bool has_split(const NitiRunInputs *began, int split) { return began->images[split] > 0; }

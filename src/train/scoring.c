@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "platform/clock.h"
-#include "platform/path.h"
 #include "train/snapshot.h"
 #include "train/together.h"
 
@@ -69,16 +68,6 @@ NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on) {
 
 /* ---- the end of a run with validation images ---- */
 
-static NitiStatus load_best(NitiCheckpoint **out, NitiRun *run) {
-  char *path;
-  *out = NULL;
-  NITI_TRY(niti_run_saved(run)); /* it may still be being written */
-  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "best.safetensors"));
-  const NitiStatus status = niti_checkpoint_load(out, path);
-  free(path);
-  return status;
-}
-
 static NitiStatus score_weights(NitiScore *out, NitiRun *run, const NitiCheckpoint *weights, NitiScoreTell tell, bool *go_on) {
   if (weights) NITI_TRY(niti_snapshot_restore(run->net, weights, niti_checkpoint_source(weights)));
   NITI_TRY(niti_together_weights(run));
@@ -109,8 +98,7 @@ NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on) {
   const bool same = run->best_epoch == last_epoch(run);
   NitiCheckpoint *best = NULL;
   run->best_test = (NitiScore){0};
-  const NitiStatus loaded = same || !niti_run_leads(run) ? NITI_OK : load_best(&best, run);
-  if (loaded == NITI_ERROR_MEMORY) return loaded;
+  if (!same) NITI_TRY(niti_run_agree(run, niti_run_leads(run) ? niti_run_load_best(&best, run) : NITI_OK));
   bool there = best != NULL;
   NITI_TRY(niti_together_told(run, &there));
   NitiStatus status = there ? score_best(run, best, tell, go_on) : NITI_OK;

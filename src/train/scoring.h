@@ -17,7 +17,7 @@ bool niti_run_scores(const NitiRun *run, int32_t epoch);
  * the scores are as before. */
 NitiStatus niti_run_score(NitiRun *run, NitiScoreTell tell, bool *go_on);
 /* At the end of a run with validation images: scores the final weights and those of best.safetensors on the test split. The
- * latter have no images where that file cannot be read; niti_error() then says why. The network keeps the final weights. */
+ * latter have no images where that file does not hold them. The network keeps the final weights. */
 NitiStatus niti_run_score_end(NitiRun *run, NitiScoreTell tell, bool *go_on);
 /* At the end of a run with `average`: sets the averaged weights, estimates their running statistics, scores them on the splits
  * on which the final weights were scored, and writes averaged.safetensors. The network keeps the final weights. */

@@ -235,10 +235,7 @@ static NitiStatus score_weights(NitiRun *run, int32_t epoch, int *keep, bool *go
     *keep |= NITI_KEEP_BEST;
   }
   if (run->step < run->steps || !run->test_loader) return NITI_OK;
-  NITI_TRY(niti_run_score_end(run, tell_test, go_on));
-  if (*go_on && run->best_test.images == 0)
-    warn(run, "the weights of epoch %d, the best, are not tested: %s", run->best_epoch, niti_error());
-  return NITI_OK;
+  return niti_run_score_end(run, tell_test, go_on);
 }
 
 /* At the end of a run with `average` that of the averaged weights too. */
@@ -311,6 +308,27 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   return niti_run_vote(run, NITI_OK, go_on, NULL);
 }
 
+/* Warns, once the run is complete, where its best weights are not in its folder or were not tested: its own work is done. */
+static NitiStatus check_best(NitiRun *run) {
+  NitiCheckpoint *best;
+  const bool untested = run->test_loader && run->test.images > 0 && run->best_test.images == 0;
+  if (run->best_epoch == 0) return NITI_OK;
+  NITI_TRY(niti_run_load_best(&best, run));
+  niti_checkpoint_close(best);
+  run->best_lost = best == NULL;
+  if (run->best_lost)
+    warn(run,
+         "%s: it should hold the weights of epoch %d, the best%s: put a copy of them there, or remove what is there, and "
+         "`eval`, `predict` and `export` take last.safetensors",
+         niti_error(), run->best_epoch, untested ? ", which are not tested" : "");
+  else if (untested)
+    warn(run,
+         "the weights of epoch %d, the best, are not tested: best.safetensors did not hold them when the run ended (`niti eval` "
+         "tests them)",
+         run->best_epoch);
+  return NITI_OK;
+}
+
 static NitiStatus train_all(NitiRun *run) {
   run->saved_at = run->refreshed_at = niti_clock_now();
   run->first_step = run->step;
@@ -325,7 +343,8 @@ static NitiStatus train_all(NitiRun *run) {
                        run->steps);
     }
   }
-  return niti_run_saved(run);
+  NITI_TRY(niti_run_saved(run));
+  return niti_run_agree(run, niti_run_leads(run) ? check_best(run) : NITI_OK);
 }
 
 static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
@@ -341,6 +360,7 @@ static NitiStatus fill_result(const NitiRun *run, NitiTrainResult *out) {
                            .averaged_correct = run->averaged.correct,
                            .averaged_images = run->averaged.images,
                            .averaged_validation_correct = run->averaged_validation.correct,
+                           .best_lost = run->best_lost,
                            .images = run->images,
                            .nanoseconds = run->nanoseconds};
   const NitiShiftCounts shifts = run->backend->ops->shift_counts(run->backend);
@@ -609,7 +629,10 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK) note_ranks(&run);
-  if (status == NITI_OK && run.complete) note(&run, "the run is complete: nothing to do");
+  if (status == NITI_OK && run.complete) {
+    note(&run, "the run is complete: nothing to do");
+    status = niti_run_agree(&run, niti_run_leads(&run) ? check_best(&run) : NITI_OK);
+  }
   if (status == NITI_OK && !run.complete) status = go_on(&run, run_path);
   return finish(&run, out, status);
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import data_sets
-from tool import fails, json_of, metadata_of, misused, niti, output_of, train
+from tool import fails, forge, json_of, metadata_of, misused, niti, output_of, train
 
 NAMES = "ant bee cat dog"
 
@@ -43,6 +43,20 @@ def test_numbers_are_no_names(named, trained, tmp_path):
     data_sets.write_idx_set(turned, data_sets.squares(160, 1), (images, np.argsort(order)[labels]))
     (turned / "classes.txt").write_text("".join(NAMES.split()[k] + "\n" for k in order))
     assert json_of("eval", f"{named[0]}:last", "--data", turned)["test_accuracy"] == named[1]["test_accuracy"]
+
+
+@pytest.mark.parametrize("key", ("classes", "class_labels"))
+@pytest.mark.parametrize("names, says", [
+    ("a\nb\nc\n", " has 3 names (expected 4"), ("a\nb\nc\nd\ne\n", " has 5 names (expected 4"), ("", " has 0 names"), ("a\n\nc\nd\n", ": the name of class 1 is empty"),
+    ("a\nb\nc\nd", ": the name of class 3 does not end in a newline"),
+])
+def test_names_that_are_not_the_networks(key, names, says, named, tmp_path):
+    """As of a stranger's file, with hash and checksum right."""
+    last = tmp_path / "last.safetensors"
+    shutil.copy(named[0] / "last.safetensors", last)
+    forge(last, lambda metadata, _: metadata.update({"class_labels": "w\nx\ny\nz\n", key: names}))
+    for command in (["eval", last], ["predict", last, "x.png"]):
+        fails(*command, says=(last, f"'{key}'{says}", "expected 4"))
 
 
 def test_folders_named_by_numbers(trained, tmp_path):

@@ -226,7 +226,7 @@ def test_a_run_from_before_goes_on(before, before_set, tmp_path):
 def test_a_run_from_before_counts_no_more_than_the_split(before, before_set):
     """It does not say which split chose its best epoch: the data set has no larger one than test, with 40."""
     forge(before / "last.safetensors", lambda metadata, _: metadata.update(best_images="41"))
-    fails("train", "--resume", before, "--data", before_set, says=(before / "last.safetensors", "'best_images' is 41 (expected at most 40,"))
+    fails("train", "--resume", before, "--data", before_set, says=(before / "last.safetensors", "'best_images' is 41 (expected 0 or 40,"))
 
 
 # ---- damage ----
@@ -425,8 +425,17 @@ def test_scores_that_no_run_has_are_refused(change, trained, tmp_path):
     ({"validation_set_sha256": "0" * 64}, "'validation_set_images' is 0"), ({"best_on_validation": "1"}, "'validation_set_images' is 0"),
     ({"epoch": "2"}, "'epoch' is"), ({"epoch": "4"}, "'epoch' is 4 (expected at most the recipe's 3)"),
     ({"epoch": "2147483647"}, "'epoch' is 2147483647 (expected at most the recipe's 3)"), ({"step": "1", "epoch": "0"}, "'complete' is 1 after step 1"),
-    ({"train_images": "1000000"}, "'train_images' is 1000000"),
-    ({"test_images": "61"}, "'test_images' is 61 (expected at most 60,"), ({"best_images": "61"}, "'best_images' is 61 (expected at most 60,"),
+    ({"train_images": "1000000"}, "'train_images' is 1000000"), ({"train_images": "159", "train_correct": "0"}, "'train_images' is 159 (expected 160, those of the last epoch"),
+    ({"train_images": "0", "train_correct": "0", "train_loss_sum": "0"}, "'train_images' is 0 (expected 160,"),
+    ({"test_images": "61"}, "'test_images' is 61 (expected 0 or 60,"), ({"best_images": "61"}, "'best_images' is 61 (expected 0 or 60,"),
+    ({"test_images": "59", "test_correct": "0"}, "'test_images' is 59 (expected 0 or 60, the number of test images"),
+    ({"best_images": "1", "best_correct": "1", "best_loss_sum": "0"}, "'best_images' is 1 (expected 0 or 60,"),
+    ({"test_limit": "3"}, "'test_images' is 60 (expected 0 or 3, 'test_limit'"),
+    ({"best_loss_sum": str((60 << 41) + 1)}, "'best_loss_sum' is 131941395333121, with"),
+    ({"train_loss_sum": str((160 << 41) + 1)}, "'train_loss_sum' is"),
+    *(({key: names}, f"'{key}'{says}") for key in ("classes", "class_labels") for names, says in (
+        ("a\nb\nc\n", " has 3 names (expected 4,"), ("a\nb\nc\nd\ne\n", " has 5 names (expected 4,"), ("a\nb\nc\nd", ": the name of class 3 does not end in a newline (expected 4"),
+        ("a\n\nc\nd\n", ": the name of class 1 is empty (expected 4"), ("", " has 0 names"), ("a\n" * 5000, " has 5000 names"))),
     ({"validation_images": "1"}, "'validation_images' is 1 (expected at most 0,"),
     ({"best_test_images": "1"}, "'best_test_images' is 1 (expected at most 0,"), ({"average_samples": "1"}, "'average_samples' is 1 (expected at most 0,"),
     ({"averaged_images": "1"}, "'averaged_images' is 1 (expected at most 0,"),
@@ -444,6 +453,45 @@ def test_a_state_that_no_run_has_is_refused(change, says, trained, tmp_path):
     forge(run / "last.safetensors", lambda metadata, _: metadata.update(change))
     line = fails("train", "--resume", run, says=(run / "last.safetensors", says, "expected"))
     assert line.isprintable()
+
+
+@pytest.fixture(scope="module")
+def within(shared, toy_recipe, long_set):
+    """A run that was interrupted within an epoch of 63 steps, of 1,000 images at batch 16."""
+    run = shared / "within"
+    process = start_training(toy_recipe, "--data", long_set, "--run", run, "--epochs", 100000)
+    wait_for(run / "best.safetensors", process)
+    assert stop(process, signal.SIGINT)[0] == 130
+    while int(metadata_of(run / "last.safetensors")["step"]) % 63 == 0:
+        process = start_training("--resume", run)
+        time.sleep(0.01)
+        stop(process, signal.SIGINT)
+    return run
+
+
+@pytest.mark.parametrize("images", (0, -1, 1, 16, 1000))
+def test_training_scores_within_an_epoch(images, within, tmp_path):
+    """They are of the steps since its beginning, neither of more nor of fewer images."""
+    run = tmp_path / "run"
+    shutil.copytree(within, run)
+    last = run / "last.safetensors"
+    is_now = metadata_of(last)
+    trained = int(is_now["step"]) % 63 * 16
+    assert int(is_now["train_images"]) == trained
+    forged = {0: 0, 1000: 1000}.get(images, trained + images)
+    forge(last, lambda metadata, _: metadata.update(train_images=str(forged), train_correct="0", train_loss_sum="0"))
+    fails("train", "--resume", run, says=(last, f"'train_images' is {forged} (expected {trained}, those of the epoch under way"))
+
+
+def test_names_may_be_equal(toy_recipe, toy, tmp_path):
+    """As in a data set's own list, or in the labels of ImageNet."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(toy, data)
+    (data / "classes.txt").write_text("crane\ncrane\nship\ncar\n")
+    train(toy_recipe, data, run, "--epochs", 1)
+    assert metadata_of(run / "last.safetensors")["classes"] == "crane\ncrane\nship\ncar\n"
+    resume(run, "--epochs", 2)
+    json_of("eval", run)
 
 
 @pytest.mark.parametrize("change, says", [

@@ -238,7 +238,7 @@ def test_other_validation_images_are_refused(toy_recipe, three, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [None, 20])
-def test_scores_of_more_images_than_a_split_has_are_refused(limit, toy_recipe, three, tmp_path):
+def test_scores_of_other_images_than_a_split_has_are_refused(limit, toy_recipe, three, tmp_path):
     """Of 90 validation images, or as many as --test-limit says, and 60 test images."""
     run = tmp_path / "run"
     result = train(toy_recipe, three, run, *(["--test-limit", limit] if limit else []))
@@ -248,7 +248,10 @@ def test_scores_of_more_images_than_a_split_has_are_refused(limit, toy_recipe, t
     for key, most in (("validation", scored), ("best", scored), ("test", 60), ("best_test", 60)):
         assert metadata_of(last)[f"{key}_images"] == str(most)
         forge(last, lambda metadata, _: metadata.update({f"{key}_images": str(most + 1)}))
-        fails("train", "--resume", run, says=(last, f"'{key}_images' is {most + 1} (expected at most {most},"))
+        fails("train", "--resume", run, says=(last, f"'{key}_images' is {most + 1} (expected 0 or {most},"))
+        last.write_bytes(content)
+        forge(last, lambda metadata, _: metadata.update({f"{key}_images": "1", f"{key}_correct": "1"}))
+        fails("train", "--resume", run, says=(last, f"'{key}_images' is 1 (expected 0 or {most},"))
         last.write_bytes(content)
 
 

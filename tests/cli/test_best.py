@@ -1,0 +1,120 @@
+"""A run's best.safetensors that is lost or another's by the time the run ends: no score of it is made up, and a warning says so."""
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import data_sets
+from test_validation import noisy, write_set
+from tool import NITI, forge, niti, resume, train
+
+EPOCHS = 4  # the best is the third, also of five
+
+
+@pytest.fixture(scope="module")
+def runs(shared, toy_recipe):
+    """{whether it has validation images: (a complete run, what it says when it is resumed to one epoch more, another run)}."""
+    both = {}
+    for validates in (False, True):
+        folder = shared / f"best-{validates}"
+        folder.mkdir()
+        splits = {"t10k": noisy(60, 2), "validation": noisy(90, 3)} if validates else {"t10k": noisy(90, 3)}
+        data = write_set(folder / "data", train=noisy(320, 1), **splits)
+        assert train(toy_recipe, data, folder / "run", "--epochs", EPOCHS)["best_epoch"] < EPOCHS
+        train(toy_recipe, data, folder / "other", "--epochs", EPOCHS, "--seed", 8)
+        shutil.copytree(folder / "run", folder / "longer")
+        both[validates] = folder / "run", resume(folder / "longer", "--epochs", EPOCHS + 1), folder / "other"
+        assert both[validates][1]["best_epoch"] < EPOCHS and not both[validates][1]["warnings"]
+    return both
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def replace(path, by):
+    path.unlink()
+    by(path)
+
+
+SPOILT = {
+    "removed": (lambda best, _: best.unlink(), "No such file"),
+    "folder": (lambda best, _: replace(best, os.mkdir), "regular file"),
+    "link": (lambda best, _: replace(best, lambda path: os.symlink("/nowhere/x", path)), "symbolic link"),
+    "loop": (lambda best, _: replace(best, lambda path: path.symlink_to(path)), "symbolic link"),
+    "pipe": (lambda best, _: replace(best, os.mkfifo), "regular file"),
+    "cut": (lambda best, _: os.truncate(best, 100), "not a safetensors file"),
+    "bit": (lambda best, _: flip(best), "does not have the hash"),
+    "other": (lambda best, other: shutil.copy(other / "best.safetensors", best), "expected this run's"),
+    "last": (lambda best, _: shutil.copy(best.with_name("last.safetensors"), best), "'step' is"),
+    "state": (lambda best, _: forge(best, lambda metadata, _: metadata.pop("step")), "'step' is missing"),
+}
+
+
+@pytest.mark.parametrize("validates", (False, True))
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_best_that_is_lost(kind, validates, runs, tmp_path):
+    """As the run ends, and whenever it is resumed afterwards."""
+    whole, expected, other = runs[validates]
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    best = run / "best.safetensors"
+    spoil, says = SPOILT[kind]
+    spoil(best, other)
+    untested = ("not tested",) if validates else ()
+    for options in (["--epochs", EPOCHS + 1, "--json"], ["--json"]):
+        done = niti("train", "--resume", run, "--threads", 1, "--quiet", *options)
+        assert done.returncode == 0 and all(word in done.stderr for word in (str(best), says, "best", "last.safetensors", *untested)), done.stderr
+        result = json.loads(done.stdout)
+        assert result["hash"] == expected["hash"] and result["best_epoch"] == expected["best_epoch"]
+        assert result["test_accuracy"] == expected["test_accuracy"] and len(result["warnings"]) == 1
+        assert result["best_test_accuracy"] == (None if validates else expected["best_test_accuracy"])
+    done = niti("train", "--resume", run, "--threads", 1)
+    assert done.returncode == 0 and str(best) in done.stderr, done.stderr
+    assert done.stdout.splitlines()[-1] == f"checkpoints in {run}: last.safetensors" and " 0.00 %" not in done.stdout
+    assert ("those of the best epoch are not tested" in done.stdout) == validates
+
+
+def test_a_best_that_came_back(runs, tmp_path):
+    """It is listed again; that it was not tested stays true."""
+    run = tmp_path / "run"
+    shutil.copytree(runs[True][0], run)
+    (run / "best.safetensors").rename(tmp_path / "away")
+    niti("train", "--resume", run, "--threads", 1, "--quiet", "--epochs", EPOCHS + 1)
+    (tmp_path / "away").rename(run / "best.safetensors")
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet")
+    assert done.returncode == 0 and "not tested" in done.stderr and "`niti eval`" in done.stderr, done.stderr
+    assert "best.safetensors" in done.stdout.splitlines()[-1] and "not tested" in done.stdout and " 0.00 %" not in done.stdout
+
+
+@pytest.mark.parametrize("validates", (False, True))
+def test_a_best_that_cannot_be_read(validates, runs, tmp_path):
+    """It may be whole: the run's last step is saved, and it goes on once the file can be read."""
+    whole, expected, _ = runs[validates]
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    best = run / "best.safetensors"
+    strace = [shutil.which("strace") or "strace", "-f", "-qq", "-o", "/dev/null"]
+    try:
+        if subprocess.run([*strace, "true"], capture_output=True, check=False).returncode != 0:
+            pytest.skip("strace may not trace here")
+    except FileNotFoundError:
+        pytest.skip("no strace")
+    for options in (["--epochs", str(EPOCHS + 1)], []):
+        done = subprocess.run([*strace, "-P", best, "-e", "trace=openat", "-e", "inject=openat:error=EIO", NITI, "train", "--resume", run, "--quiet",
+                               "--threads", "1", *options], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and all(word in done.stderr for word in (str(best), "Input/output error", "--resume")), done.stderr
+        assert not done.stdout
+    result = resume(run)
+    assert result["hash"] == expected["hash"] and result["best_test_accuracy"] == expected["best_test_accuracy"]
+
+
+def test_a_run_of_a_part_of_an_epoch(toy_recipe, runs, tmp_path):
+    """Its best weights are those of its last step."""
+    data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(160, 1), data_sets.squares(40, 2))
+    result = train(toy_recipe, data, tmp_path / "run", "--max-steps", 3)
+    assert result["best_epoch"] == 1 and not result["warnings"] and not resume(tmp_path / "run")["warnings"]
