@@ -252,8 +252,11 @@ static void test_log_sets_aside(void **state) {
 /* Before the first row was synced, what a crash leaves is no more than the beginning of it, or what the disk held. */
 static void test_log_torn_at_once(void **state) {
   (void)state;
-  static const char *const torn[][2] = {
-      {"epoch,acc", ""}, {"epoch,accuracy,note", "{"}, {"epoch,accuracy,note\n1,0.", "{\"epoch\": 1, "}, {"\x01", "\x01"}};
+  static const char *const torn[][2] = {{"epoch,acc", ""},
+                                        {"epoch,accuracy,note", "{"},
+                                        {"epoch,accuracy,note\n1,0.", "{\"epoch\": 1, "},
+                                        {"\x01", "\x01"},
+                                        {"epoch,accuracy,note\n1,0.33,7\n99", "{\"epoch\": 1}\n99"}};
   for (size_t i = 0; i < sizeof torn / sizeof *torn; ++i) {
     put_file(at("metrics.csv"), torn[i][0], strlen(torn[i][0]));
     put_file(at("metrics.jsonl"), torn[i][1], strlen(torn[i][1]));

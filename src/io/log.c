@@ -194,7 +194,7 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
     if (!memory) return fail_memory();
     /* the row was being written, and is not wanted */
     if (!known && !cut && newest >= keep_epoch && is_torn(at, next)) break;
-    if (!known && cut && (kept > header || (keep_epoch < 1 && (csv || *at == '{' || is_torn(at, next))))) break;
+    if (!known && cut && (kept > header || (keep_epoch < 1 && (at > text || *at == '{' || is_torn(at, next))))) break;
     if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
     if (epoch > keep_epoch || (cut && csv && column + 1 == log->columns)) continue; /* digits may be missing in the latter */
     newest = epoch;
