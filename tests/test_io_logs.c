@@ -19,6 +19,12 @@ static void add_row(NitiLog *log, int64_t epoch, int64_t note) {
   check_ok(niti_log_row(log, row, 3));
 }
 
+static off_t size_of(const char *path) {
+  struct stat info;
+  assert_int_equal(stat(path, &info), 0);
+  return info.st_size;
+}
+
 static void test_log_text(void **state) {
   (void)state;
   NitiLog *log = open_log(-1);
@@ -92,7 +98,7 @@ static void test_log_resumes(void **state) {
   assert_int_equal(count_files(), 2);
 }
 
-/* A last line torn at any byte is dropped; all rows before it stay. */
+/* A last line torn at any byte, beyond the checkpoint, is dropped; all rows before it stay. */
 static void test_log_torn(void **state) {
   (void)state;
   size_t sizes[2][3], size;
@@ -109,18 +115,48 @@ static void test_log_torn(void **state) {
   niti_log_close(log);
   for (int i = 0; i < 2; ++i) {
     for (size_t length = 0; length <= sizes[i][2]; ++length) {
-      put_file(at(names[i]), whole[i], length);
-      niti_log_close(open_log(99));
       size_t expected = 0;
-      for (int row = 0; row < 3; ++row)
-        if (sizes[i][row] <= length) expected = sizes[i][row];
+      int64_t covered = -1;
+      for (int row = 0; row < 3 && sizes[i][row] <= length; ++row) {
+        expected = sizes[i][row];
+        covered = row;
+      }
+      put_file(at(names[1 - i]), whole[1 - i], sizes[1 - i][2]);
+      put_file(at(names[i]), whole[i], length);
+      niti_log_close(open_log(covered));
       char *text = get_file(at(names[i]), &size);
       assert_int_equal(size, expected);
       assert_memory_equal(text, whole[i], size);
       free(text);
     }
-    free(whole[i]);
   }
+  free(whole[0]);
+  free(whole[1]);
+}
+
+/* As some editors save it: the last row lacks its newline, and stays if the checkpoint covers it, for it cannot be torn then. */
+static void test_log_without_its_last_newline(void **state) {
+  (void)state;
+  static const char csv[] = "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n", jsonl[] = "{\"epoch\": 1}\n{\"epoch\": 2}\n";
+  for (int64_t covered = 1; covered <= 2; ++covered) {
+    put_file(at("metrics.csv"), csv, sizeof csv - 2);
+    put_file(at("metrics.jsonl"), jsonl, sizeof jsonl - 2);
+    NitiLog *log = open_log(covered);
+    if (covered == 1) add_row(log, 2, 9);
+    add_row(log, 3, 9);
+    niti_log_close(log);
+    assert_file(at("metrics.csv"), covered == 1 ? "epoch,accuracy,note\n1,0.33,7\n2,0.67,9\n3,1.00,9\n"
+                                                : "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n3,1.00,9\n");
+    assert_file(at("metrics.jsonl"), covered == 1 ? "{\"epoch\": 1}\n{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 9}\n"
+                                                    "{\"epoch\": 3, \"accuracy\": 1.00, \"note\": 9}\n"
+                                                  : "{\"epoch\": 1}\n{\"epoch\": 2}\n"
+                                                    "{\"epoch\": 3, \"accuracy\": 1.00, \"note\": 9}\n");
+    assert_int_equal(count_files(), 2);
+  }
+  put_file(at("metrics.csv"), csv, sizeof csv - 1);
+  put_file(at("metrics.jsonl"), jsonl, 12); /* the only row */
+  niti_log_close(open_log(2));
+  assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
 }
 
 static void test_log_refuses(void **state) {
@@ -144,27 +180,37 @@ static void test_log_refuses(void **state) {
   check_fails(niti_log_open(&log, at("none"), -1, two, 2), NITI_ERROR_FILE, at("none"), strerror(ENOENT));
 }
 
+/* The file that was set aside has row 2, the other one both. */
+static void check_continued(bool csv) {
+  assert_file(at("metrics.csv"), csv ? "epoch,accuracy,note\n2,0.67,8\n" : "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n");
+  assert_file(at("metrics.jsonl"), csv ? "{\"epoch\": 1, \"accuracy\": 0.33, \"note\": 7}\n"
+                                         "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 8}\n"
+                                       : "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 8}\n");
+}
+
 /* Where a log file holds `text`, it is renamed NAME.bak, and the other file is continued. */
-static void check_set_aside(const char *name, const char *text, const char *place) {
+static void check_set_aside_after(int64_t epoch, const char *name, const char *text, const char *place) {
   char backup[64];
   NitiLog *log = open_log(-1);
   add_row(log, 1, 7);
   niti_log_close(log);
   put_file(at(name), text, strlen(text));
-  check_ok(niti_log_open(&log, folder, 9, keys, 3));
+  check_ok(niti_log_open(&log, folder, epoch, keys, 3));
   assert_non_null(niti_log_note(log, 0));
   assert_null(niti_log_note(log, 1));
   (void)snprintf(backup, sizeof backup, "%s.bak", name);
   if (!strstr(niti_log_note(log, 0), place) || !strstr(niti_log_note(log, 0), at(backup))) fail_msg("%s", niti_log_note(log, 0));
+  if (epoch < 1) add_row(log, 1, 7);
   add_row(log, 2, 8);
   niti_log_close(log);
   assert_file(at(backup), text);
   const bool csv = strcmp(name, "metrics.csv") == 0;
-  assert_file(at("metrics.csv"), csv ? "epoch,accuracy,note\n2,0.67,8\n" : "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n");
-  assert_file(at("metrics.jsonl"), csv ? "{\"epoch\": 1, \"accuracy\": 0.33, \"note\": 7}\n"
-                                         "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 8}\n"
-                                       : "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 8}\n");
+  if (epoch >= 1) check_continued(csv);
   assert_int_equal(unlink(at(backup)), 0);
+}
+
+static void check_set_aside(const char *name, const char *text, const char *place) {
+  check_set_aside_after(9, name, text, place);
 }
 
 static void test_log_sets_aside(void **state) {
@@ -185,11 +231,90 @@ static void test_log_sets_aside(void **state) {
       {"epoch,accuracy,note\n\"1\",0.33,7\n", "record 2"},
       {"epoch,accuracy,note\n1,0.33,7,\n", "record 2"},
       {"epoch,accuracy\n1,0.33\n", "record 1"}, /* of another version */
+      {"epoch,accuracy,note\n1,0.33,7\r", "record 2"},
+      {"epoch,accuracy,note\n1,0.33", "record 2"}, /* no crash tears a row that the checkpoint covers */
+      {"not a table, but one line", "record 1"},
+      {"epoch,accuracy,note 1,0.33,7 ", "record 1"},
+      {"epoch,accuracy,notes", "record 1"},
+      {"\x01", "record 1"},
   };
   for (size_t i = 0; i < sizeof edited / sizeof *edited; ++i) check_set_aside("metrics.csv", edited[i][0], edited[i][1]);
   check_set_aside("metrics.jsonl", "{\"epoch\": 1}\nnot json\n", "record 2");
   check_set_aside("metrics.jsonl", "{\"epoch\": \"1\"}\n", "record 1");
   check_set_aside("metrics.jsonl", "\xef\xbb\xbf{\"epoch\": 1}\n", "record 1");
+  check_set_aside("metrics.jsonl", "{\"epoch\": 1}\r", "record 1");
+  check_set_aside("metrics.jsonl", "{\"epoch\": 1} {\"epoch\": 2} ", "record 1");
+  check_set_aside("metrics.jsonl", "{\"epo", "record 1");
+  check_set_aside_after(0, "metrics.csv", "not a table, but one line", "record 1"); /* before a row was synced */
+  check_set_aside_after(0, "metrics.jsonl", "not a row, but one line", "record 1");
+}
+
+/* Before the first row was synced, what a crash leaves is no more than the beginning of it, or what the disk held. */
+static void test_log_torn_at_once(void **state) {
+  (void)state;
+  static const char *const torn[][2] = {{"epoch,acc", ""},
+                                        {"epoch,accuracy,note", "{"},
+                                        {"epoch,accuracy,note\n1,0.", "{\"epoch\": 1, "},
+                                        {"\x01", "\x01"},
+                                        {"epoch,accuracy,note\n1,0.33,7\n99", "{\"epoch\": 1}\n99"}};
+  for (size_t i = 0; i < sizeof torn / sizeof *torn; ++i) {
+    put_file(at("metrics.csv"), torn[i][0], strlen(torn[i][0]));
+    put_file(at("metrics.jsonl"), torn[i][1], strlen(torn[i][1]));
+    niti_log_close(open_log(0));
+    assert_file(at("metrics.csv"), "");
+    assert_file(at("metrics.jsonl"), "");
+  }
+  assert_int_equal(count_files(), 2);
+}
+
+/* A file without the rows that the checkpoint covers begins anew, which one note says. */
+static void test_log_that_lost_its_rows(void **state) {
+  (void)state;
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"}, *const left[] = {NULL, "", "epoch,accuracy,note"};
+  for (int i = 0; i < 5; ++i) {
+    const char *name = names[i % 2], *text = left[i / 2];
+    NitiLog *log = open_log(-1);
+    add_row(log, 1, 7);
+    niti_log_close(log);
+    if (text) put_file(at(name), text, strlen(text));
+    if (!text) assert_int_equal(unlink(at(name)), 0);
+    check_ok(niti_log_open(&log, folder, 1, keys, 3));
+    const char *note = niti_log_note(log, 0);
+    if (!note || !strstr(note, at(name)) || !strstr(note, "up to epoch 1 are missing")) fail_msg("%s", note ? note : "no note");
+    assert_null(niti_log_note(log, 1));
+    add_row(log, 2, 8);
+    niti_log_close(log);
+    check_continued(i % 2 == 0);
+  }
+  put_file(at("metrics.csv"), "", 0);
+  niti_log_close(open_log(0)); /* no row is missing */
+}
+
+/* A link is set aside, wherever it leads, and what it leads to stays as it is. */
+static void test_log_links(void **state) {
+  (void)state;
+  static const char *const targets[] = {"one line", "", "epoch,accuracy,note\n1,0.33,7\n9,0.33,7\n", NULL};
+  for (int i = 0; i < 4; ++i) {
+    NitiLog *log = open_log(-1);
+    add_row(log, 1, 7);
+    niti_log_close(log);
+    assert_int_equal(unlink(at("metrics.csv")), 0);
+    if (targets[i]) put_file(at("target"), targets[i], strlen(targets[i]));
+    assert_int_equal(symlink(at("target"), at("metrics.csv")), 0);
+    check_ok(niti_log_open(&log, folder, 1, keys, 3));
+    const char *note = niti_log_note(log, 0);
+    if (!note || !strstr(note, at("metrics.csv.bak")) || !strstr(note, "symbolic link")) fail_msg("%s", note ? note : "no note");
+    assert_null(niti_log_note(log, 1));
+    add_row(log, 2, 8);
+    niti_log_close(log);
+    check_continued(true);
+    if (targets[i]) {
+      assert_file(at("target"), targets[i]);
+      assert_int_equal(unlink(at("target")), 0);
+    }
+    assert_int_equal(unlink(at("metrics.csv.bak")), 0);
+    assert_int_equal(count_files(), 2);
+  }
 }
 
 /* Earlier backups are kept, and a folder in a log's place is set aside too. */
@@ -301,10 +426,38 @@ static void test_log_that_is_replaced(void **state) {
     assert_file(at(other), kept);
     free(text);
     free(kept);
-    log = open_log(1);
+    check_ok(niti_log_open(&log, folder, 1, keys, 3));
+    assert_true(!niti_log_note(log, 0) == (i % 2 == 1));
     add_row(log, 2, 8);
     niti_log_close(log);
     assert_file(at("metrics.csv"), i == 0 ? "epoch,accuracy,note\n2,0.67,8\n" : "epoch,accuracy,note\n1,0.33,7\n2,0.67,8\n");
+  }
+}
+
+/* Into the file that the run has open: as `>` or an editor that reads and then writes it. No row goes to either file. */
+static void test_log_that_is_changed_in_place(void **state) {
+  (void)state;
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
+  const NitiField row[] = {niti_field_integer("epoch", 3), niti_field_ratio("accuracy", 1, 1, 2), niti_field_integer("note", 9)};
+  for (int i = 0; i < 12; ++i) {
+    const char *name = names[i % 2], *other = names[1 - i % 2];
+    const bool continued = i / 2 % 2;
+    NitiLog *log = open_log(-1);
+    add_row(log, 1, 7);
+    if (continued) {
+      niti_log_close(log);
+      log = open_log(1);
+    }
+    const off_t before = size_of(at(name));
+    add_row(log, 2, 8);
+    char *kept = get_file(at(other), NULL);
+    const off_t sizes[] = {0, before, size_of(at(name)) + 1};
+    assert_int_equal(truncate(at(name), sizes[i / 4]), 0);
+    check_fails(niti_log_row(log, row, 3), NITI_ERROR_FILE, at(name), "was changed");
+    niti_log_close(log);
+    assert_true(size_of(at(name)) == sizes[i / 4]);
+    assert_file(at(other), kept);
+    free(kept);
   }
 }
 
@@ -334,13 +487,18 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_ratio, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_resumes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_without_its_last_newline, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_refuses, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_torn_at_once, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_that_lost_its_rows, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_links, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside_again, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_locked, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_failing_disk, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_room, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_that_is_replaced, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_that_is_changed_in_place, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_full_disk, make_folder, remove_folder),
   };
   return cmocka_run_group_tests_name("io_logs", tests, NULL, NULL);

@@ -133,7 +133,7 @@ static void continue_rows(const char *dir, const char *const *keys, size_t count
                           const char *says) {
   NitiLog *log;
   put_file(path_of("%s/metrics.csv", dir), csv, strlen(csv));
-  put_file(path_of("%s/metrics.jsonl", dir), "", 0);
+  put_file(path_of("%s/metrics.jsonl", dir), "{\"epoch\": 9}\n", 13);
   if (niti_log_open(&log, dir, 9, keys, count) != NITI_OK) fail_msg("%s", niti_error());
   const char *note = niti_log_note(log, 0);
   if (!says != !note || (note && !strstr(note, says))) fail_msg("'%s': '%s'", csv, note ? note : "");
@@ -155,6 +155,8 @@ static void epochs_of_logs(void **state) {
   continue_rows(dir, alone, 1, "epoch\n1\n\n", 0, "record 3");
   continue_rows(dir, alone, 1, "epoch\n99999999999999999999\n", 0, "record 2"); /* 2^63 and more */
   continue_rows(dir, alone, 1, "epoch\n000000000000000000000000001\n", 0, "record 2");
+  continue_rows(dir, alone, 1, "epoch\n8\n9", 8, NULL); /* of which a digit may be missing */
+  continue_rows(dir, late, 3, "loss,epochs,epoch\n7,8,8\n7,8,9", 24, NULL);
   continue_rows(dir, alone, 1, "epoch\n9\n10\x7f\n", 8, NULL);       /* torn, and not wanted */
   continue_rows(dir, alone, 1, "epoch\n8\n10\x7f\n", 0, "record 3"); /* 9 might be in it */
   const NitiField fewer[] = {niti_field_integer("epoch", 1), {.key = "a", .kind = NITI_FIELD_DECIMAL, .digits = -1}};

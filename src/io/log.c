@@ -102,12 +102,6 @@ static NitiStatus format_line(char **line, const NitiField *fields, size_t count
 
 /* ---- Resuming ----------------------------------------------------------------------------------------------------- */
 
-/* One past the newline that ends the record at `at`; NULL if the text ends first. */
-static const char *record_end(const char *at, const char *end) {
-  const char *newline = memchr(at, '\n', (size_t)(end - at));
-  return newline ? newline + 1 : NULL;
-}
-
 /* The field of this index in a CSV record, verbatim; false if there are fewer. */
 static bool csv_field(const char **field, size_t *length, const char *record, const char *end, size_t index) {
   *field = record;
@@ -168,33 +162,45 @@ static bool is_torn(const char *record, const char *end) {
   return false;
 }
 
-/* Moves the rows to keep to the front of text and sets *size to their bytes. Drops a CSV header (NULL: JSON) without rows. */
+/* Whether a crash can have left a first line like this, where a CSV header was to be written. */
+static bool is_torn_header(const char *at, const char *next, const char *header, int64_t keep_epoch) {
+  const size_t length = (size_t)(next - at) - 1;
+  return (length < strlen(header) && memcmp(at, header, length) == 0) || (keep_epoch < 1 && is_torn(at, next));
+}
+
+/* Moves the rows to keep to the front of text and sets *size to their bytes. Drops a CSV header (NULL: JSON) without rows. Rows
+ * up to keep_epoch were synced before the checkpoint that has this epoch, so no crash has torn them. */
 static NitiStatus keep_rows(char *text, size_t *size, const char *path, const NitiLog *log, bool csv, int64_t keep_epoch) {
-  const char *end = text + *size, *next;
+  const char *const end = text + *size, *next;
   const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
   size_t kept = 0, line = 1;
   int64_t newest = 0; /* of the epochs kept */
-  const char *at = text;
-  for (; (next = record_end(at, end)) != NULL; at = next, ++line) {
+  text[*size] = '\n'; /* for a last line that lacks it, in the place of the zero after the text */
+  for (const char *at = text; at < end; at = next, ++line) {
     int64_t epoch = 0;
+    next = (const char *)memchr(at, '\n', (size_t)(end + 1 - at)) + 1;
+    const bool cut = next > end; /* the last line, and without its newline */
     if (csv && at == text) {
+      if (cut && is_torn_header(at, next, log->header, keep_epoch)) break;
       if ((size_t)(next - at) != header || memcmp(at, log->header, header) != 0)
         return niti_fail(NITI_ERROR_FORMAT, "%s: record 1: the header %.*s expected", path, (int)header - 1, log->header);
       kept = header;
       continue;
     }
+    if (cut && memchr(at, '\r', (size_t)(next - at))) /* not torn, but saved with other line endings */
+      return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a line that ends in a newline expected", path, line);
     bool memory = true;
     const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, &memory, at, next);
     if (!memory) return fail_memory();
-    if (!known && newest >= keep_epoch && is_torn(at, next)) break; /* the row was being written, and is not wanted */
+    /* the row was being written, and is not wanted */
+    if (!known && !cut && newest >= keep_epoch && is_torn(at, next)) break;
+    if (!known && cut && (kept > header || (keep_epoch < 1 && (at > text || *at == '{' || is_torn(at, next))))) break;
     if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
-    if (epoch > keep_epoch) continue;
+    if (epoch > keep_epoch || (cut && csv && column + 1 == log->columns)) continue; /* digits may be missing in the latter */
     newest = epoch;
     memmove(text + kept, at, (size_t)(next - at));
     kept += (size_t)(next - at);
   }
-  if (!next && memchr(at, '\r', (size_t)(end - at))) /* not torn, but saved with other line endings */
-    return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a line that ends in a newline expected", path, line);
   *size = kept > header ? kept : 0;
   return NITI_OK;
 }
@@ -204,22 +210,21 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
 static NitiStatus read_rows(char **text, size_t *size, bool *written, const LogFile *file, const NitiLog *log,
                             int64_t keep_epoch) {
   struct stat info;
-  *written = niti_system.stat(file->path, &info) == 0;
+  *written = niti_system.lstat(file->path, &info) == 0;
   if (!*written) return errno == ENOENT ? NITI_OK : niti_fail_errno(file->path, "find out what it is");
+  if (S_ISLNK(info.st_mode)) return niti_fail(NITI_ERROR_FORMAT, "%s: is a symbolic link (expected a file)", file->path);
   if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FORMAT, "%s: expected a regular file", file->path);
   NITI_TRY(niti_file_read(text, size, file->path, LOG_BYTES_MAX));
   const size_t before = *size;
   NITI_TRY(keep_rows(*text, size, file->path, log, file == &log->csv, keep_epoch));
-  *written = *size == before;
+  *written = *size == before; /* a newline may have come, but what goes has more bytes */
   return NITI_OK;
 }
 
 static NitiStatus open_to_append(LogFile *file, size_t size) {
   file->size = (off_t)size;
   file->fd = niti_system.open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0);
-  if (file->fd >= 0) return NITI_OK;
-  if (errno == ELOOP) return niti_fail(NITI_ERROR_FORMAT, "%s: is a symbolic link (expected a file)", file->path);
-  return niti_fail_errno(file->path, "open the file");
+  return file->fd >= 0 ? NITI_OK : niti_fail_errno(file->path, "open the file");
 }
 
 /* Truncates the file to the rows to keep, or creates it, and opens it. NITI_ERROR_FORMAT as in read_rows. */
@@ -273,6 +278,9 @@ static NitiStatus set_aside(LogFile *file, NitiLog *log) {
 static NitiStatus open_or_set_aside(LogFile *file, NitiLog *log, const char *dir, const char *name, int64_t keep_epoch) {
   NITI_TRY(niti_path_join(&file->path, dir, name));
   const NitiStatus status = open_file(file, log, keep_epoch);
+  if (status == NITI_OK && keep_epoch > 0 && file->size == 0)
+    (void)snprintf(log->notes[log->note_count++], NOTE_MAX, "%.*s: the rows up to epoch %lld are missing, a new log begins",
+                   NOTE_MAX / 2, file->path, (long long)keep_epoch);
   return status == NITI_ERROR_FORMAT ? set_aside(file, log) : status;
 }
 
@@ -339,15 +347,19 @@ static NitiStatus check_fields(const NitiField *fields, size_t count) {
 
 static bool take_back(const LogFile *file) { return file->fd < 0 || niti_system.ftruncate(file->fd, file->size) == 0; }
 
-/* Rows appended to a file that has lost its name would be lost too. */
-static NitiStatus check_named(const LogFile *file) {
+/* Rows appended to a file that has lost its name would be lost too; one that was written to may have lost rows. */
+static NitiStatus check_unchanged(const LogFile *file) {
   struct stat held, named;
   if (file->fd < 0) return NITI_OK;
   if (niti_system.fstat(file->fd, &held) != 0) return niti_fail_errno(file->path, "inspect the file");
   const bool there = niti_system.lstat(file->path, &named) == 0;
   if (!there && errno != ENOENT) return niti_fail_errno(file->path, "inspect the file");
-  if (there && named.st_dev == held.st_dev && named.st_ino == held.st_ino) return NITI_OK;
-  return niti_fail(NITI_ERROR_FILE, "%s: was %s while the run went on", file->path, there ? "replaced" : "removed");
+  if (!there || named.st_dev != held.st_dev || named.st_ino != held.st_ino)
+    return niti_fail(NITI_ERROR_FILE, "%s: was %s while the run went on", file->path, there ? "replaced" : "removed");
+  if (held.st_size == file->size) return NITI_OK;
+  return niti_fail(NITI_ERROR_FILE,
+                   "%s: was changed while the run went on (%lld bytes, %lld expected), rows may be missing in it", file->path,
+                   (long long)held.st_size, (long long)file->size);
 }
 
 /* Writes both lines or neither, as far as the system allows to remove a partial one. */
@@ -370,8 +382,8 @@ static NitiStatus append_lines(NitiLog *log, const char *csv, const char *jsonl)
 NitiStatus niti_log_row(NitiLog *log, const NitiField *fields, size_t count) {
   char *header = NULL, *csv = NULL, *jsonl = NULL;
   NITI_TRY(check_fields(fields, count));
-  NITI_TRY(check_named(&log->csv));
-  NITI_TRY(check_named(&log->jsonl));
+  NITI_TRY(check_unchanged(&log->csv));
+  NITI_TRY(check_unchanged(&log->jsonl));
   NitiStatus status = format_line(&header, fields, count, put_csv_header);
   if (status == NITI_OK && strcmp(log->header, header) != 0)
     status = niti_fail(NITI_ERROR_ARGUMENT, "%s: a row's columns must be the log's: %.*s", log->csv.path,

@@ -29,7 +29,7 @@ typedef struct NitiStepRow {
  * for a new run; on_validation: validation chooses the best epoch. */
 NitiStatus niti_report_open(NitiReport **out, const char *folder, const NitiRecipe *recipe, int32_t keep_epoch,
                             int64_t resumed_step, bool on_validation);
-/* Which log files could not be continued and were set aside (niti_log_note): human-readable lines; NULL beyond the last. */
+/* What niti_log_note says of log files that could not be continued: human-readable lines; NULL beyond the last. */
 const char *niti_report_note(const NitiReport *report, size_t index);
 /* The recipe as text and as the run's settings, once per run. */
 NitiStatus niti_report_recipe(NitiReport *report);

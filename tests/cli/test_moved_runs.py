@@ -35,15 +35,21 @@ def ended(process):
     return err.splitlines()[-1]
 
 
-def check_resumable(run, under_way=None):
-    """It continues, from its checkpoint on, with every row so far, but perhaps that of the epoch under way."""
+def stop_after_an_epoch(run):
+    """Resumes the run and interrupts it once it has saved a later epoch."""
     epoch = int(metadata_of(run / "last.safetensors")["epoch"])
     process = start_training("--resume", run)
     end = time.monotonic() + 60
     while int(metadata_of(run / "last.safetensors")["epoch"]) <= epoch:
         assert process.poll() is None and time.monotonic() < end, process.communicate()
         time.sleep(0.005)
-    code, _, err = stop(process, signal.SIGINT)
+    return stop(process, signal.SIGINT)
+
+
+def check_resumable(run, under_way=None):
+    """It continues, from its checkpoint on, with every row so far, but perhaps that of the epoch under way."""
+    epoch = int(metadata_of(run / "last.safetensors")["epoch"])
+    code, _, err = stop_after_an_epoch(run)
     assert code == 130, err
     epochs = [row["epoch"] for row in rows_of(run)]
     lost = sorted(set(range(1, epochs[-1] + 1)) - set(epochs))
@@ -132,6 +138,40 @@ def test_a_log_that_is_replaced(begun, tmp_path, name):
     said = ended(process)
     assert f"{mine / name}: was replaced" in said and "is saved; `niti train --resume" in said, said
     check_resumable(mine, under_way=copied.count(b"\n") + (name == "metrics.jsonl"))  # a table has a line of names
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
+@pytest.mark.parametrize("how", ["emptied", "saved"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_log_that_is_changed_in_place(begun, tmp_path, name, how, resumed):
+    """As `>` does, or an editor that writes back what it read before the last rows came: the run ends with its state saved."""
+    mine = tmp_path / "mine"
+    process = begun("--measure-every", 2)
+    if resumed:
+        assert stop(process, signal.SIGINT)[0] == 130
+        epoch = int(metadata_of(mine / "last.safetensors")["epoch"])
+        process = start_training("--resume", mine, "--quiet", "--measure-every", 2)
+    else:
+        epoch = 1
+    read = (mine / name).read_bytes()
+    lines = read.count(b"\n")
+    end = time.monotonic() + 60
+    while int(metadata_of(mine / "last.safetensors")["epoch"]) <= epoch or (mine / name).read_bytes().count(b"\n") <= lines:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.005)
+    with open(mine / name, "r+b") as file:
+        file.truncate(0)
+        file.write(read if how == "saved" else b"")
+    said = ended(process)
+    assert f"{mine / name}: was changed while the run went on" in said and "rows may be missing" in said, said
+    assert "is saved; `niti train --resume" in said, said
+    assert how == "emptied" or (mine / name).read_bytes().startswith(read)  # a row may have been about to be written
+    code, _, err = stop_after_an_epoch(mine)
+    assert code == 130 and ("are missing" in err or "set aside" in err) == (how == "emptied"), err
+    other = mine / ("metrics.jsonl" if name == "metrics.csv" else "metrics.csv")
+    for path in (mine / name, other):
+        content = path.read_text()
+        assert content.endswith("\n") and (path == other or how == "emptied" or content.startswith(read.decode()))
 
 
 # ---- advice that helps ----

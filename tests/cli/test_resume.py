@@ -314,6 +314,14 @@ def test_torn_metrics_are_mended(half):
     check_same(run, whole, resume(run), expected)
 
 
+def test_metrics_without_their_last_newline(half):
+    """As some editors save them: the row is whole, and stays."""
+    run, expected, whole = half
+    for name in ("metrics.csv", "metrics.jsonl"):
+        (run / name).write_bytes((run / name).read_bytes().removesuffix(b"\n"))
+    check_same(run, whole, resume(run), expected)
+
+
 def spoil_with_other_line_ends(path):
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
@@ -334,13 +342,17 @@ def spoil_with_another_table(path):
     path.write_bytes(b"epoch,notes\n1,good\n")
 
 
+def spoil_with_a_single_line(path):
+    path.write_bytes(path.read_bytes().replace(b"\n", b" "))
+
+
 def spoil_with_a_folder(path):
     path.unlink()
     path.mkdir()
 
 
 @pytest.mark.parametrize("spoil", [spoil_with_other_line_ends, spoil_with_a_mark, spoil_with_a_blank_line, spoil_with_semicolons,
-                                   spoil_with_another_table, spoil_with_a_folder])
+                                   spoil_with_another_table, spoil_with_a_single_line, spoil_with_a_folder])
 def test_logs_that_cannot_be_continued_are_set_aside(half, spoil):
     """The run goes on with the same bits; metrics.jsonl, which was left alone, has every row, and metrics.csv the later ones."""
     run, expected, whole = half
@@ -364,6 +376,21 @@ def test_a_log_that_is_set_aside_is_told_even_under_quiet(half):
     done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--json")
     assert done.returncode == 0 and "set aside as" in done.stderr, done.stderr
     assert len(json.loads(done.stdout.splitlines()[-1])["warnings"]) == 1
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_a_log_that_lost_its_rows_is_told_even_under_quiet(half, name, how):
+    run, expected, _ = half
+    epoch = int(metadata_of(run / "last.safetensors")["epoch"])
+    (run / name).unlink()
+    if how == "emptied":
+        (run / name).touch()
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--json")
+    assert done.returncode == 0 and f"{run / name}: the rows up to epoch {epoch} are missing" in done.stderr, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert len(result["warnings"]) == 1 and result["hash"] == expected["hash"]
+    assert len((run / name).read_text().splitlines()) == EPOCHS - epoch + (name == "metrics.csv")
 
 
 def limit_descriptors(count):

@@ -280,7 +280,9 @@ static NitiStatus continue_log(const char *dir) {
   NITI_TRY(niti_log_open(&log, dir, 1, keys, 2));
   const bool there = why != ENOENT; /* else a log that is there may have been taken for missing, and begun anew */
   const char *note = niti_log_note(log, 0);
-  const bool noted = note != NULL, reasoned = noted && (strstr(note, strerror(why)) || strstr(note, "record 1"));
+  const bool lost = note && strstr(note, "are missing"), noted = note && !lost;
+  const bool reasoned = noted && (strstr(note, strerror(why)) || strstr(note, "record 1"));
+  if (there && lost != !csv_before) fail_msg("%s: what is missing is not told, or told wrongly", note ? note : "no note");
   const NitiStatus status = niti_log_row(log, row, 2);
   pause = pause_failures();
   niti_log_close(log);
