@@ -155,7 +155,11 @@ static void test_log_without_its_last_newline(void **state) {
   }
   put_file(at("metrics.csv"), csv, sizeof csv - 1);
   put_file(at("metrics.jsonl"), jsonl, 12); /* the only row */
-  niti_log_close(open_log(2));
+  NitiLog *log;
+  check_ok(niti_log_open(&log, folder, 2, keys, 3));
+  assert_non_null(strstr(niti_log_note(log, 0), "metrics.jsonl: the rows of the last epochs up to epoch 2 are missing"));
+  assert_null(niti_log_note(log, 1));
+  niti_log_close(log);
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
 }
 
@@ -210,7 +214,7 @@ static void check_set_aside_after(int64_t epoch, const char *name, const char *t
 }
 
 static void check_set_aside(const char *name, const char *text, const char *place) {
-  check_set_aside_after(9, name, text, place);
+  check_set_aside_after(1, name, text, place);
 }
 
 static void test_log_sets_aside(void **state) {
@@ -287,7 +291,19 @@ static void test_log_that_lost_its_rows(void **state) {
     check_continued(i % 2 == 0);
   }
   put_file(at("metrics.csv"), "", 0);
-  niti_log_close(open_log(0)); /* no row is missing */
+  niti_log_close(open_log(0));  /* no row is missing */
+  for (int i = 0; i < 2; ++i) { /* rows, but not the last ones */
+    NitiLog *log = open_log(-1);
+    add_row(log, 1, 7);
+    if (i == 0) add_row(log, 2, 8);
+    niti_log_close(log);
+    check_ok(niti_log_open(&log, folder, 2, keys, 3));
+    const char *note = niti_log_note(log, 0), *other = niti_log_note(log, 1);
+    assert_true(!note == (i == 0) && !other == (i == 0));
+    if (note && !strstr(note, "metrics.csv: the rows of the last epochs up to epoch 2 are missing")) fail_msg("%s", note);
+    if (other && !strstr(other, "metrics.jsonl: the rows of the last epochs up to epoch 2 are missing")) fail_msg("%s", other);
+    niti_log_close(log);
+  }
 }
 
 /* A link is set aside, wherever it leads, and what it leads to stays as it is. */
@@ -400,7 +416,7 @@ static void test_log_without_room(void **state) {
     assert_int_equal(count_files(), 2);
   }
   check_ok(niti_log_open(&log, folder, 9, keys, 3));
-  assert_null(niti_log_note(log, 0));
+  assert_non_null(strstr(niti_log_note(log, 1), "up to epoch 9 are missing"));
   niti_log_close(log);
   assert_file(at("metrics.csv"), "epoch,accuracy,note\n1,0.33,7\n");
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");

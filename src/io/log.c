@@ -20,8 +20,9 @@ enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, FILES = 2, NOTE_MAX = 1280, BAC
 
 typedef struct LogFile {
   char *path;
-  int fd;     /* -1: not written */
-  off_t size; /* of whole rows */
+  int fd;         /* -1: not written */
+  off_t size;     /* of whole rows */
+  int64_t newest; /* epoch of the rows that were there when it was opened; 0: none were */
 } LogFile;
 
 struct NitiLog {
@@ -168,13 +169,15 @@ static bool is_torn_header(const char *at, const char *next, const char *header,
   return (length < strlen(header) && memcmp(at, header, length) == 0) || (keep_epoch < 1 && is_torn(at, next));
 }
 
-/* Moves the rows to keep to the front of text and sets *size to their bytes. Drops a CSV header (NULL: JSON) without rows. Rows
- * up to keep_epoch were synced before the checkpoint that has this epoch, so no crash has torn them. */
-static NitiStatus keep_rows(char *text, size_t *size, const char *path, const NitiLog *log, bool csv, int64_t keep_epoch) {
+/* Moves the rows to keep to the front of text and sets *size to their bytes, and *newest to the last one's epoch. Drops a CSV
+ * header (NULL: JSON) without rows. Rows up to keep_epoch were synced before the checkpoint that has this epoch, so no crash has
+ * torn them. */
+static NitiStatus keep_rows(char *text, size_t *size, int64_t *newest, const char *path, const NitiLog *log, bool csv,
+                            int64_t keep_epoch) {
   const char *const end = text + *size, *next;
   const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
   size_t kept = 0, line = 1;
-  int64_t newest = 0; /* of the epochs kept */
+  *newest = 0;
   text[*size] = '\n'; /* for a last line that lacks it, in the place of the zero after the text */
   for (const char *at = text; at < end; at = next, ++line) {
     int64_t epoch = 0;
@@ -193,11 +196,11 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
     const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, &memory, at, next);
     if (!memory) return fail_memory();
     /* the row was being written, and is not wanted */
-    if (!known && !cut && newest >= keep_epoch && is_torn(at, next)) break;
+    if (!known && !cut && *newest >= keep_epoch && is_torn(at, next)) break;
     if (!known && cut && (kept > header || (keep_epoch < 1 && (at > text || *at == '{' || is_torn(at, next))))) break;
     if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
     if (epoch > keep_epoch || (cut && csv && column + 1 == log->columns)) continue; /* digits may be missing in the latter */
-    newest = epoch;
+    *newest = epoch;
     memmove(text + kept, at, (size_t)(next - at));
     kept += (size_t)(next - at);
   }
@@ -207,8 +210,7 @@ static NitiStatus keep_rows(char *text, size_t *size, const char *path, const Ni
 
 /* Reads the rows to keep. NITI_ERROR_FORMAT, and no other failure: what is there cannot be continued. *written: the file is as
  * it shall be. */
-static NitiStatus read_rows(char **text, size_t *size, bool *written, const LogFile *file, const NitiLog *log,
-                            int64_t keep_epoch) {
+static NitiStatus read_rows(char **text, size_t *size, bool *written, LogFile *file, const NitiLog *log, int64_t keep_epoch) {
   struct stat info;
   *written = niti_system.lstat(file->path, &info) == 0;
   if (!*written) return errno == ENOENT ? NITI_OK : niti_fail_errno(file->path, "find out what it is");
@@ -216,7 +218,7 @@ static NitiStatus read_rows(char **text, size_t *size, bool *written, const LogF
   if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FORMAT, "%s: expected a regular file", file->path);
   NITI_TRY(niti_file_read(text, size, file->path, LOG_BYTES_MAX));
   const size_t before = *size;
-  NITI_TRY(keep_rows(*text, size, file->path, log, file == &log->csv, keep_epoch));
+  NITI_TRY(keep_rows(*text, size, &file->newest, file->path, log, file == &log->csv, keep_epoch));
   *written = *size == before; /* a newline may have come, but what goes has more bytes */
   return NITI_OK;
 }
@@ -278,9 +280,10 @@ static NitiStatus set_aside(LogFile *file, NitiLog *log) {
 static NitiStatus open_or_set_aside(LogFile *file, NitiLog *log, const char *dir, const char *name, int64_t keep_epoch) {
   NITI_TRY(niti_path_join(&file->path, dir, name));
   const NitiStatus status = open_file(file, log, keep_epoch);
-  if (status == NITI_OK && keep_epoch > 0 && file->size == 0)
-    (void)snprintf(log->notes[log->note_count++], NOTE_MAX, "%.*s: the rows up to epoch %lld are missing, a new log begins",
-                   NOTE_MAX / 2, file->path, (long long)keep_epoch);
+  if (status == NITI_OK && keep_epoch > 0 && file->newest < keep_epoch)
+    (void)snprintf(log->notes[log->note_count++], NOTE_MAX, "%.*s: the rows %s epoch %lld are missing%s", NOTE_MAX / 2,
+                   file->path, file->size == 0 ? "up to" : "of the last epochs up to", (long long)keep_epoch,
+                   file->size == 0 ? ", a new log begins" : "");
   return status == NITI_ERROR_FORMAT ? set_aside(file, log) : status;
 }
 

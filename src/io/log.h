@@ -30,10 +30,10 @@ typedef struct NitiLog NitiLog;
  * a last line torn by a crash, are removed (the files are replaced whole). keep_epoch -1 keeps none. A file whose content cannot
  * be continued, because it was edited or damaged or has other columns, and what is no file or a link, is renamed to NAME.bak (or
  * .bak2, ...) and a new one begun; one that another program keeps from being renamed is left alone and not written. niti_log_note
- * reports both, and a file without a row where keep_epoch is 1 or more. Statuses: FILE where a call of the
+ * reports both, and a file that lacks the row of keep_epoch, which is 1 or more. Statuses: FILE where a call of the
  * system fails, MEMORY; after both the files have the rows to keep that they had. */
 NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch, const char *const *keys, size_t count);
-/* Which files were set aside, are not written, or have lost all rows: human-readable lines; NULL beyond the last. Owned by the
+/* Which files were set aside, are not written, or have lost rows: human-readable lines; NULL beyond the last. Owned by the
  * log. */
 const char *niti_log_note(const NitiLog *log, size_t index);
 /* Appends a row and syncs it to disk before returning. Its keys must be those of the log, in their order, and `epoch` an integer;
