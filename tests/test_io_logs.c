@@ -163,6 +163,21 @@ static void test_log_without_its_last_newline(void **state) {
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
 }
 
+/* What has no value is an empty field in one file and null in the other, in every column but `epoch`. */
+static void test_log_without_values(void **state) {
+  (void)state;
+  NitiLog *log = open_log(-1);
+  const NitiField row[] = {niti_field_integer("epoch", 1), niti_field_none("accuracy"), niti_field_none("note")};
+  const NitiField none[] = {niti_field_none("epoch"), niti_field_none("accuracy"), niti_field_none("note")};
+  check_ok(niti_log_row(log, row, 3));
+  check_fails(niti_log_row(log, none, 3), NITI_ERROR_ARGUMENT, "log", "`epoch`");
+  niti_log_close(log);
+  log = open_log(1);
+  niti_log_close(log);
+  assert_file(at("metrics.csv"), "epoch,accuracy,note\n1,,\n");
+  assert_file(at("metrics.jsonl"), "{\"epoch\": 1, \"accuracy\": null, \"note\": null}\n");
+}
+
 static void test_log_refuses(void **state) {
   (void)state;
   NitiLog *log;
@@ -504,6 +519,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_resumes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_its_last_newline, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_without_values, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_refuses, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn_at_once, make_folder, remove_folder),
