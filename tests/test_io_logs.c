@@ -163,6 +163,27 @@ static void test_log_without_its_last_newline(void **state) {
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
 }
 
+/* As some editors save it: blank lines at the end go, without a note, and the next row comes right after the last one. */
+static void test_log_with_a_blank_end(void **state) {
+  (void)state;
+  static const char *const ends[] = {"\n", "\n\n\n"};
+  for (int i = 0; i < 4; ++i) {
+    const int64_t covered = i / 2; /* 0: no row stays, so no header */
+    char csv[64], jsonl[64];
+    (void)snprintf(csv, sizeof csv, "epoch,accuracy,note\n%s%s", covered ? "1,0.33,7\n" : "", ends[i % 2]);
+    (void)snprintf(jsonl, sizeof jsonl, "%s%s", covered ? "{\"epoch\": 1}\n" : "", ends[i % 2]);
+    put_file(at("metrics.csv"), csv, strlen(csv));
+    put_file(at("metrics.jsonl"), jsonl, strlen(jsonl));
+    NitiLog *log = open_log(covered);
+    add_row(log, 2, 9);
+    niti_log_close(log);
+    assert_file(at("metrics.csv"), covered ? "epoch,accuracy,note\n1,0.33,7\n2,0.67,9\n" : "epoch,accuracy,note\n2,0.67,9\n");
+    assert_file(at("metrics.jsonl"), covered ? "{\"epoch\": 1}\n{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 9}\n"
+                                             : "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 9}\n");
+    assert_int_equal(count_files(), 2);
+  }
+}
+
 /* What has no value is an empty field in one file and null in the other, in every column but `epoch`. */
 static void test_log_without_values(void **state) {
   (void)state;
@@ -243,7 +264,8 @@ static void test_log_sets_aside(void **state) {
       {"epoch,accuracy,note\r1,0.33,7\r", "record 1"},
       {"epoch;accuracy;note\n1;0,33;7\n", "record 1"},
       {"epoch,accuracy,note\n1,0.33,7\r\n", "record 2"},
-      {"epoch,accuracy,note\n1,0.33,7\n\n", "record 3"},
+      {"epoch,accuracy,note\n\n1,0.33,7\n", "record 2"}, /* blank, but not at the end */
+      {"epoch,accuracy,note\n1,0.33,7\n \n", "record 3"},
       {"epoch,accuracy,note\n1,0.33,7\n1.5,0.33,7\n", "record 3"},
       {"epoch,accuracy,note\n1,0.33\n", "record 2"},
       {"\"epoch\",\"accuracy\",\"note\"\n1,0.33,7\n", "record 1"}, /* quoted, as some spreadsheets save it */
@@ -289,8 +311,8 @@ static void test_log_torn_at_once(void **state) {
 /* A file without the rows that the checkpoint covers begins anew, which one note says. */
 static void test_log_that_lost_its_rows(void **state) {
   (void)state;
-  static const char *const names[] = {"metrics.csv", "metrics.jsonl"}, *const left[] = {NULL, "", "epoch,accuracy,note"};
-  for (int i = 0; i < 5; ++i) {
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"}, *const left[] = {NULL, "", "\n", "epoch,accuracy,note"};
+  for (int i = 0; i < 7; ++i) {
     const char *name = names[i % 2], *text = left[i / 2];
     NitiLog *log = open_log(-1);
     add_row(log, 1, 7);
@@ -519,6 +541,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_resumes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_its_last_newline, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_with_a_blank_end, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_values, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_refuses, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),

@@ -118,6 +118,12 @@ static Reader make_reader(const char *path, const char *header, int64_t keep_epo
   return r;
 }
 
+/* The size without blank lines at the end, as editors add them. */
+static size_t without_blank_end(const char *text, size_t size) {
+  while (size > 0 && text[size - 1] == '\n' && (size == 1 || text[size - 2] == '\n')) --size;
+  return size;
+}
+
 static void keep_row(NitiLogRows *rows, char *text, const Line *line, int64_t epoch) {
   const size_t length = (size_t)(line->end - line->begin);
   rows->newest = epoch;
@@ -127,7 +133,7 @@ static void keep_row(NitiLogRows *rows, char *text, const Line *line, int64_t ep
 
 NitiStatus niti_log_rows(NitiLogRows *rows, char *text, size_t size, const char *path, const char *header, int64_t keep_epoch) {
   const Reader r = make_reader(path, header, keep_epoch);
-  const char *const end = text + size;
+  const char *const end = text + without_blank_end(text, size);
   Line line = {.begin = text, .number = 1};
   *rows = (NitiLogRows){.size = r.header_size};
   text[size] = '\n'; /* for a last line that lacks it, in the place of the zero after the text */

@@ -13,7 +13,7 @@ typedef struct NitiLogRows {
 
 /* Moves what stays to the front of text, which has room for a byte after its `size` ones, as niti_file_read leaves it. header:
  * the CSV header line with its newline; NULL: JSON lines. Rows up to keep_epoch stay: they were synced before the checkpoint that
- * has this epoch, so no crash has torn them. Later ones go, and so does a row that a crash has torn.
+ * has this epoch, so no crash has torn them. Later ones go, and so do blank lines at the end, and a row that a crash has torn.
  * Statuses: FORMAT for any other content, which names path and record; MEMORY. After both, text and *rows hold nothing of use. */
 NitiStatus niti_log_rows(NitiLogRows *rows, char *text, size_t size, const char *path, const char *header, int64_t keep_epoch);
 

@@ -322,6 +322,17 @@ def test_metrics_without_their_last_newline(half):
     check_same(run, whole, resume(run), expected)
 
 
+def test_metrics_with_a_blank_last_line(half):
+    """As other editors save them: no warning, and no blank line is left amid the rows."""
+    run, expected, whole = half
+    for name in ("metrics.csv", "metrics.jsonl"):
+        (run / name).write_bytes((run / name).read_bytes() + b"\n")
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--json")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    check_same(run, whole, json.loads(done.stdout), expected)
+    assert b"\n\n" not in (run / "metrics.csv").read_bytes() + (run / "metrics.jsonl").read_bytes()
+
+
 def spoil_with_other_line_ends(path):
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
@@ -331,7 +342,7 @@ def spoil_with_a_mark(path):
 
 
 def spoil_with_a_blank_line(path):
-    path.write_bytes(path.read_bytes() + b"\n")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\n\n", 1))
 
 
 def spoil_with_semicolons(path):
