@@ -184,6 +184,48 @@ static void test_log_with_a_blank_end(void **state) {
   }
 }
 
+static void put_epochs(const int64_t *epochs, int count) {
+  NitiLog *log = open_log(-1);
+  for (int i = 0; i < count; ++i) add_row(log, epochs[i], 7);
+  niti_log_close(log);
+}
+
+/* Rows that are missing amid the others are told once for each file, before a missing end, and change nothing. */
+static void test_log_with_gaps(void **state) {
+  (void)state;
+  static const struct {
+    int64_t epochs[5];
+    int count;
+    int64_t from, to; /* where the first gap is; 0: nowhere */
+    bool ends;        /* before the last epoch that is kept, 8 */
+  } cases[] = {
+      {{1, 2, 3, 7, 8}, 5, 3, 7, false}, {{1, 3, 5, 8}, 4, 1, 3, false}, /* one note for all gaps */
+      {{7, 8}, 2, 0, 0, false},                                          /* a log that was begun anew has no gap */
+      {{6, 7, 8, 11}, 4, 0, 0, false},                                   /* the last one goes */
+      {{0, 8}, 2, 0, 0, false},                                          /* 0 is no epoch */
+      {{7, 8, 8}, 3, 8, 8, false},       {{7, 6, 8}, 3, 7, 6, false},
+      {{1, 2, 5}, 3, 2, 5, true},        {{1, INT64_MIN}, 2, 1, INT64_MIN, true},
+  };
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiLog *log;
+    size_t next = 0;
+    put_epochs(cases[i].epochs, cases[i].count);
+    const off_t size = size_of(at("metrics.csv"));
+    check_ok(niti_log_open(&log, folder, 8, keys, 3));
+    for (int file = 0; file < 2; ++file) {
+      char gap[200];
+      (void)snprintf(gap, sizeof gap, "%s: after the row of epoch %lld comes that of epoch %lld: rows are missing", names[file],
+                     (long long)cases[i].from, (long long)cases[i].to);
+      if (cases[i].from) assert_non_null(strstr(niti_log_note(log, next++), gap));
+      if (cases[i].ends) assert_non_null(strstr(niti_log_note(log, next++), "of the last epochs up to epoch 8 are missing"));
+    }
+    assert_null(niti_log_note(log, next));
+    niti_log_close(log);
+    if (i != 3) assert_true(size_of(at("metrics.csv")) == size);
+  }
+}
+
 /* What has no value is an empty field in one file and null in the other, in every column but `epoch`. */
 static void test_log_without_values(void **state) {
   (void)state;
@@ -542,6 +584,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_torn, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_its_last_newline, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_with_a_blank_end, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_with_gaps, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_values, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_refuses, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),

@@ -15,7 +15,7 @@
 #include "platform/system.h"
 #include "platform/text.h"
 
-enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, NOTES_MAX = 2, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
+enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, NOTES_MAX = 4, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
 
 typedef struct LogFile {
   char *path;
@@ -27,7 +27,7 @@ typedef struct LogFile {
 struct NitiLog {
   LogFile csv, jsonl;
   char *header;                    /* the CSV header line with its newline */
-  char notes[NOTES_MAX][NOTE_MAX]; /* at most one of a file */
+  char notes[NOTES_MAX][NOTE_MAX]; /* at most two of a file */
   size_t note_count;
 };
 
@@ -170,10 +170,14 @@ static NitiStatus set_aside(LogFile *file, NitiLog *log) {
 
 /* ---- The log ------------------------------------------------------------------------------------------------------ */
 
-/* Notes that the last rows up to keep_epoch are not there. */
+/* Notes rows up to keep_epoch that are not there, or not in the order in which they were written: 1, 2, 3 and so on. */
 static void note_missing(NitiLog *log, const LogFile *file, int64_t keep_epoch) {
   const NitiLogRows *rows = &file->rows;
   const bool none = rows->size == 0;
+  if (rows->leap_from > 0)
+    (void)snprintf(log->notes[log->note_count++], NOTE_MAX,
+                   "%.*s: after the row of epoch %lld comes that of epoch %lld: rows are missing, or not in their order",
+                   NOTE_MAX / 2, file->path, (long long)rows->leap_from, (long long)rows->leap_to);
   if (keep_epoch > 0 && rows->newest < keep_epoch)
     (void)snprintf(log->notes[log->note_count++], NOTE_MAX, "%.*s: the rows %s epoch %lld are missing%s", NOTE_MAX / 2,
                    file->path, none ? "up to" : "of the last epochs up to", (long long)keep_epoch,

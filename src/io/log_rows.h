@@ -9,6 +9,8 @@
 typedef struct NitiLogRows {
   size_t size;    /* bytes of what stays, with the CSV header; 0: no row does */
   int64_t newest; /* epoch of the last row that stays; 0: none does */
+  /* epochs of a row that stays and of the next one, where they do not follow each other; of the first such two; 0: none */
+  int64_t leap_from, leap_to;
 } NitiLogRows;
 
 /* Moves what stays to the front of text, which has room for a byte after its `size` ones, as niti_file_read leaves it. header:

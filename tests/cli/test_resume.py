@@ -404,6 +404,20 @@ def test_a_log_that_lost_its_rows_is_told_even_under_quiet(half, name, how):
     assert len((run / name).read_text().splitlines()) == EPOCHS - epoch + (name == "metrics.csv")
 
 
+def test_a_row_that_is_missing_amid_others_is_told_even_under_quiet(stopped, tmp_path):
+    """Each time that the run goes on, since it does not bring the row back."""
+    run = shutil.copytree(stopped[2], tmp_path / "run")
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(lines[:2] + lines[3:]))
+    for more in (1, 2):
+        done = niti("train", "--resume", run, "--epochs", EPOCHS + more, "--threads", 1, "--quiet", "--json")
+        assert done.returncode == 0, done.stderr
+        told, = json.loads(done.stdout)["warnings"]
+        assert f"{run / 'metrics.csv'}: after the row of epoch 1 comes that of epoch 3: rows are missing" in told and told in done.stderr
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", *map(str, range(3, EPOCHS + 3))]
+
+
 def limit_descriptors(count):
     """For preexec_fn: no more descriptors than that."""
     def limit():
