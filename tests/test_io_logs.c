@@ -163,6 +163,84 @@ static void test_log_without_its_last_newline(void **state) {
   assert_file(at("metrics.jsonl"), "{\"epoch\": 1}\n");
 }
 
+/* As some editors save it: blank lines at the end go, without a note, and the next row comes right after the last one. */
+static void test_log_with_a_blank_end(void **state) {
+  (void)state;
+  static const char *const ends[] = {"\n", "\n\n\n"};
+  for (int i = 0; i < 4; ++i) {
+    const int64_t covered = i / 2; /* 0: no row stays, so no header */
+    char csv[64], jsonl[64];
+    (void)snprintf(csv, sizeof csv, "epoch,accuracy,note\n%s%s", covered ? "1,0.33,7\n" : "", ends[i % 2]);
+    (void)snprintf(jsonl, sizeof jsonl, "%s%s", covered ? "{\"epoch\": 1}\n" : "", ends[i % 2]);
+    put_file(at("metrics.csv"), csv, strlen(csv));
+    put_file(at("metrics.jsonl"), jsonl, strlen(jsonl));
+    NitiLog *log = open_log(covered);
+    add_row(log, 2, 9);
+    niti_log_close(log);
+    assert_file(at("metrics.csv"), covered ? "epoch,accuracy,note\n1,0.33,7\n2,0.67,9\n" : "epoch,accuracy,note\n2,0.67,9\n");
+    assert_file(at("metrics.jsonl"), covered ? "{\"epoch\": 1}\n{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 9}\n"
+                                             : "{\"epoch\": 2, \"accuracy\": 0.67, \"note\": 9}\n");
+    assert_int_equal(count_files(), 2);
+  }
+}
+
+static void put_epochs(const int64_t *epochs, int count) {
+  NitiLog *log = open_log(-1);
+  for (int i = 0; i < count; ++i) add_row(log, epochs[i], 7);
+  niti_log_close(log);
+}
+
+/* Rows that are missing amid the others are told once for each file, before a missing end, and change nothing. */
+static void test_log_with_gaps(void **state) {
+  (void)state;
+  static const struct {
+    int64_t epochs[5];
+    int count;
+    int64_t from, to; /* where the first gap is; 0: nowhere */
+    bool ends;        /* before the last epoch that is kept, 8 */
+  } cases[] = {
+      {{1, 2, 3, 7, 8}, 5, 3, 7, false}, {{1, 3, 5, 8}, 4, 1, 3, false}, /* one note for all gaps */
+      {{7, 8}, 2, 0, 0, false},                                          /* a log that was begun anew has no gap */
+      {{6, 7, 8, 11}, 4, 0, 0, false},                                   /* the last one goes */
+      {{0, 8}, 2, 0, 0, false},                                          /* 0 is no epoch */
+      {{7, 8, 8}, 3, 8, 8, false},       {{7, 6, 8}, 3, 7, 6, false},
+      {{1, 2, 5}, 3, 2, 5, true},        {{1, INT64_MIN}, 2, 1, INT64_MIN, true},
+  };
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    NitiLog *log;
+    size_t next = 0;
+    put_epochs(cases[i].epochs, cases[i].count);
+    const off_t size = size_of(at("metrics.csv"));
+    check_ok(niti_log_open(&log, folder, 8, keys, 3));
+    for (int file = 0; file < 2; ++file) {
+      char gap[200];
+      (void)snprintf(gap, sizeof gap, "%s: after the row of epoch %lld comes that of epoch %lld: rows are missing", names[file],
+                     (long long)cases[i].from, (long long)cases[i].to);
+      if (cases[i].from) assert_non_null(strstr(niti_log_note(log, next++), gap));
+      if (cases[i].ends) assert_non_null(strstr(niti_log_note(log, next++), "of the last epochs up to epoch 8 are missing"));
+    }
+    assert_null(niti_log_note(log, next));
+    niti_log_close(log);
+    if (i != 3) assert_true(size_of(at("metrics.csv")) == size);
+  }
+}
+
+/* What has no value is an empty field in one file and null in the other, in every column but `epoch`. */
+static void test_log_without_values(void **state) {
+  (void)state;
+  NitiLog *log = open_log(-1);
+  const NitiField row[] = {niti_field_integer("epoch", 1), niti_field_none("accuracy"), niti_field_none("note")};
+  const NitiField none[] = {niti_field_none("epoch"), niti_field_none("accuracy"), niti_field_none("note")};
+  check_ok(niti_log_row(log, row, 3));
+  check_fails(niti_log_row(log, none, 3), NITI_ERROR_ARGUMENT, "log", "`epoch`");
+  niti_log_close(log);
+  log = open_log(1);
+  niti_log_close(log);
+  assert_file(at("metrics.csv"), "epoch,accuracy,note\n1,,\n");
+  assert_file(at("metrics.jsonl"), "{\"epoch\": 1, \"accuracy\": null, \"note\": null}\n");
+}
+
 static void test_log_refuses(void **state) {
   (void)state;
   NitiLog *log;
@@ -228,7 +306,8 @@ static void test_log_sets_aside(void **state) {
       {"epoch,accuracy,note\r1,0.33,7\r", "record 1"},
       {"epoch;accuracy;note\n1;0,33;7\n", "record 1"},
       {"epoch,accuracy,note\n1,0.33,7\r\n", "record 2"},
-      {"epoch,accuracy,note\n1,0.33,7\n\n", "record 3"},
+      {"epoch,accuracy,note\n\n1,0.33,7\n", "record 2"}, /* blank, but not at the end */
+      {"epoch,accuracy,note\n1,0.33,7\n \n", "record 3"},
       {"epoch,accuracy,note\n1,0.33,7\n1.5,0.33,7\n", "record 3"},
       {"epoch,accuracy,note\n1,0.33\n", "record 2"},
       {"\"epoch\",\"accuracy\",\"note\"\n1,0.33,7\n", "record 1"}, /* quoted, as some spreadsheets save it */
@@ -274,8 +353,8 @@ static void test_log_torn_at_once(void **state) {
 /* A file without the rows that the checkpoint covers begins anew, which one note says. */
 static void test_log_that_lost_its_rows(void **state) {
   (void)state;
-  static const char *const names[] = {"metrics.csv", "metrics.jsonl"}, *const left[] = {NULL, "", "epoch,accuracy,note"};
-  for (int i = 0; i < 5; ++i) {
+  static const char *const names[] = {"metrics.csv", "metrics.jsonl"}, *const left[] = {NULL, "", "\n", "epoch,accuracy,note"};
+  for (int i = 0; i < 7; ++i) {
     const char *name = names[i % 2], *text = left[i / 2];
     NitiLog *log = open_log(-1);
     add_row(log, 1, 7);
@@ -504,6 +583,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_log_resumes, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_without_its_last_newline, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_with_a_blank_end, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_with_gaps, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(test_log_without_values, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_refuses, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_sets_aside, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(test_log_torn_at_once, make_folder, remove_folder),

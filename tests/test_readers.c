@@ -154,7 +154,8 @@ static void epochs_of_logs(void **state) {
   continue_rows(dir, late, 3, "loss,epochs,epoch\n7,8,1\n", 24, NULL); /* not the first column, nor one that begins so */
   continue_rows(dir, late, 3, "loss,epochs,epoch\n1,1,\n", 0, "record 2");
   continue_rows(dir, alone, 1, "epoch\n1\n2\n", 10, NULL);
-  continue_rows(dir, alone, 1, "epoch\n1\n\n", 0, "record 3");
+  continue_rows(dir, alone, 1, "epoch\n1\n\n", 8, NULL); /* a blank line at the end is no row */
+  continue_rows(dir, alone, 1, "epoch\n1\n\n2\n", 0, "record 3");
   continue_rows(dir, alone, 1, "epoch\n99999999999999999999\n", 0, "record 2"); /* 2^63 and more */
   continue_rows(dir, alone, 1, "epoch\n000000000000000000000000001\n", 0, "record 2");
   continue_rows(dir, alone, 1, "epoch\n8\n9", 8, NULL); /* of which a digit may be missing */

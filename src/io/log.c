@@ -2,7 +2,6 @@
 #include "io/log.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,26 +9,25 @@
 
 #include "base/scalar.h"
 #include "base/wide.h"
+#include "io/log_rows.h"
 #include "platform/file.h"
 #include "platform/path.h"
 #include "platform/system.h"
 #include "platform/text.h"
 
-static const char epoch_key[] = "epoch";
-enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, FILES = 2, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
+enum { LOG_BYTES_MAX = 1 << 30, DIGITS_MAX = 18, NOTES_MAX = 4, NOTE_MAX = 1280, BACKUPS_MAX = 1000 };
 
 typedef struct LogFile {
   char *path;
-  int fd;         /* -1: not written */
-  off_t size;     /* of whole rows */
-  int64_t newest; /* epoch of the rows that were there when it was opened; 0: none were */
+  int fd;           /* -1: not written */
+  off_t size;       /* of whole rows */
+  NitiLogRows rows; /* that were there when it was opened, and stayed */
 } LogFile;
 
 struct NitiLog {
   LogFile csv, jsonl;
-  char *header; /* the CSV header line with its newline */
-  size_t columns;
-  char notes[FILES][NOTE_MAX];
+  char *header;                    /* the CSV header line with its newline */
+  char notes[NOTES_MAX][NOTE_MAX]; /* at most two of a file */
   size_t note_count;
 };
 
@@ -103,111 +101,6 @@ static NitiStatus format_line(char **line, const NitiField *fields, size_t count
 
 /* ---- Resuming ----------------------------------------------------------------------------------------------------- */
 
-/* The field of this index in a CSV record, verbatim; false if there are fewer. */
-static bool csv_field(const char **field, size_t *length, const char *record, const char *end, size_t index) {
-  *field = record;
-  for (const char *at = record; at < end; ++at) {
-    if (*at != ',' && *at != '\n') continue;
-    *length = (size_t)(at - *field);
-    if (index-- == 0) return true;
-    *field = at + 1;
-  }
-  return false;
-}
-
-static bool parse_epoch(int64_t *epoch, const char *text, size_t length) {
-  char copy[24], *stop;
-  if (length == 0 || length >= sizeof copy) return false;
-  memcpy(copy, text, length);
-  copy[length] = 0;
-  errno = 0;
-  *epoch = strtoll(copy, &stop, 10);
-  return !errno && !*stop;
-}
-
-/* The index of the header's column `epoch`. */
-static size_t csv_column(const char *header) {
-  const char *field, *end = header + strlen(header);
-  size_t length, column = 0;
-  while (csv_field(&field, &length, header, end, column) &&
-         (length != sizeof epoch_key - 1 || memcmp(field, epoch_key, length) != 0))
-    ++column;
-  return column;
-}
-
-/* Whether the record has this many fields; also reads the epoch from its field. */
-static bool csv_epoch(int64_t *epoch, const char *record, const char *end, size_t columns, size_t column) {
-  const char *field;
-  size_t length;
-  if (!csv_field(&field, &length, record, end, columns - 1) || csv_field(&field, &length, record, end, columns)) return false;
-  if (end - record > 1 && end[-2] == '\r') return false;
-  return csv_field(&field, &length, record, end, column) && parse_epoch(epoch, field, length);
-}
-
-static bool json_epoch(int64_t *epoch, bool *memory, const char *record, const char *end) {
-  json_error_t error = {0};
-  json_t *row = json_loadb(record, (size_t)(end - record), JSON_REJECT_DUPLICATES, &error);
-  *memory = row || json_error_code(&error) != json_error_out_of_memory;
-  const json_t *value = json_object_get(row, epoch_key);
-  const bool found = json_is_integer(value);
-  if (found) *epoch = json_integer_value(value);
-  json_decref(row);
-  return found;
-}
-
-/* Whether a power loss made the record: blocks of a file that never reached the disk hold anything. */
-static bool is_torn(const char *record, const char *end) {
-  for (; record < end - 1; ++record) {
-    if (*record < ' ' || *record > '~') return true;
-  }
-  return false;
-}
-
-/* Whether a crash can have left a first line like this, where a CSV header was to be written. */
-static bool is_torn_header(const char *at, const char *next, const char *header, int64_t keep_epoch) {
-  const size_t length = (size_t)(next - at) - 1;
-  return (length < strlen(header) && memcmp(at, header, length) == 0) || (keep_epoch < 1 && is_torn(at, next));
-}
-
-/* Moves the rows to keep to the front of text and sets *size to their bytes, and *newest to the last one's epoch. Drops a CSV
- * header (NULL: JSON) without rows. Rows up to keep_epoch were synced before the checkpoint that has this epoch, so no crash has
- * torn them. */
-static NitiStatus keep_rows(char *text, size_t *size, int64_t *newest, const char *path, const NitiLog *log, bool csv,
-                            int64_t keep_epoch) {
-  const char *const end = text + *size, *next;
-  const size_t column = csv ? csv_column(log->header) : 0, header = csv ? strlen(log->header) : 0;
-  size_t kept = 0, line = 1;
-  *newest = 0;
-  text[*size] = '\n'; /* for a last line that lacks it, in the place of the zero after the text */
-  for (const char *at = text; at < end; at = next, ++line) {
-    int64_t epoch = 0;
-    next = (const char *)memchr(at, '\n', (size_t)(end + 1 - at)) + 1;
-    const bool cut = next > end; /* the last line, and without its newline */
-    if (csv && at == text) {
-      if (cut && is_torn_header(at, next, log->header, keep_epoch)) break;
-      if ((size_t)(next - at) != header || memcmp(at, log->header, header) != 0)
-        return niti_fail(NITI_ERROR_FORMAT, "%s: record 1: the header %.*s expected", path, (int)header - 1, log->header);
-      kept = header;
-      continue;
-    }
-    if (cut && memchr(at, '\r', (size_t)(next - at))) /* not torn, but saved with other line endings */
-      return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a line that ends in a newline expected", path, line);
-    bool memory = true;
-    const bool known = csv ? csv_epoch(&epoch, at, next, log->columns, column) : json_epoch(&epoch, &memory, at, next);
-    if (!memory) return fail_memory();
-    /* the row was being written, and is not wanted */
-    if (!known && !cut && *newest >= keep_epoch && is_torn(at, next)) break;
-    if (!known && cut && (kept > header || (keep_epoch < 1 && (at > text || *at == '{' || is_torn(at, next))))) break;
-    if (!known) return niti_fail(NITI_ERROR_FORMAT, "%s: record %zu: a row with an integer `epoch` expected", path, line);
-    if (epoch > keep_epoch || (cut && csv && column + 1 == log->columns)) continue; /* digits may be missing in the latter */
-    *newest = epoch;
-    memmove(text + kept, at, (size_t)(next - at));
-    kept += (size_t)(next - at);
-  }
-  *size = kept > header ? kept : 0;
-  return NITI_OK;
-}
-
 /* Reads the rows to keep. NITI_ERROR_FORMAT, and no other failure: what is there cannot be continued. *written: the file is as
  * it shall be. */
 static NitiStatus read_rows(char **text, size_t *size, bool *written, LogFile *file, const NitiLog *log, int64_t keep_epoch) {
@@ -217,9 +110,9 @@ static NitiStatus read_rows(char **text, size_t *size, bool *written, LogFile *f
   if (S_ISLNK(info.st_mode)) return niti_fail(NITI_ERROR_FORMAT, "%s: is a symbolic link (expected a file)", file->path);
   if (!S_ISREG(info.st_mode)) return niti_fail(NITI_ERROR_FORMAT, "%s: expected a regular file", file->path);
   NITI_TRY(niti_file_read(text, size, file->path, LOG_BYTES_MAX));
-  const size_t before = *size;
-  NITI_TRY(keep_rows(*text, size, &file->newest, file->path, log, file == &log->csv, keep_epoch));
-  *written = *size == before; /* a newline may have come, but what goes has more bytes */
+  NITI_TRY(niti_log_rows(&file->rows, *text, *size, file->path, file == &log->csv ? log->header : NULL, keep_epoch));
+  *written = file->rows.size == *size; /* a newline may have come, but then what goes has more bytes */
+  *size = file->rows.size;
   return NITI_OK;
 }
 
@@ -277,13 +170,24 @@ static NitiStatus set_aside(LogFile *file, NitiLog *log) {
 
 /* ---- The log ------------------------------------------------------------------------------------------------------ */
 
+/* Notes rows up to keep_epoch that are not there, or not in the order in which they were written: 1, 2, 3 and so on. */
+static void note_missing(NitiLog *log, const LogFile *file, int64_t keep_epoch) {
+  const NitiLogRows *rows = &file->rows;
+  const bool none = rows->size == 0;
+  if (rows->leap_from > 0)
+    (void)snprintf(log->notes[log->note_count++], NOTE_MAX,
+                   "%.*s: after the row of epoch %lld comes that of epoch %lld: rows are missing, or not in their order",
+                   NOTE_MAX / 2, file->path, (long long)rows->leap_from, (long long)rows->leap_to);
+  if (keep_epoch > 0 && rows->newest < keep_epoch)
+    (void)snprintf(log->notes[log->note_count++], NOTE_MAX, "%.*s: the rows %s epoch %lld are missing%s", NOTE_MAX / 2,
+                   file->path, none ? "up to" : "of the last epochs up to", (long long)keep_epoch,
+                   none ? ", a new log begins" : "");
+}
+
 static NitiStatus open_or_set_aside(LogFile *file, NitiLog *log, const char *dir, const char *name, int64_t keep_epoch) {
   NITI_TRY(niti_path_join(&file->path, dir, name));
   const NitiStatus status = open_file(file, log, keep_epoch);
-  if (status == NITI_OK && keep_epoch > 0 && file->newest < keep_epoch)
-    (void)snprintf(log->notes[log->note_count++], NOTE_MAX, "%.*s: the rows %s epoch %lld are missing%s", NOTE_MAX / 2,
-                   file->path, file->size == 0 ? "up to" : "of the last epochs up to", (long long)keep_epoch,
-                   file->size == 0 ? ", a new log begins" : "");
+  if (status == NITI_OK) note_missing(log, file, keep_epoch);
   return status == NITI_ERROR_FORMAT ? set_aside(file, log) : status;
 }
 
@@ -291,7 +195,6 @@ static NitiStatus set_header(NitiLog *log, const char *const *keys, size_t count
   NitiField *fields = calloc(count + 1, sizeof *fields);
   if (!fields) return fail_memory();
   for (size_t i = 0; i < count; ++i) fields[i].key = keys[i];
-  log->columns = count;
   const NitiStatus status = format_line(&log->header, fields, count, put_csv_header);
   free(fields);
   return status;
@@ -337,7 +240,7 @@ static NitiStatus append(LogFile *file, const char *text) {
 static NitiStatus check_fields(const NitiField *fields, size_t count) {
   bool epoch = false;
   for (size_t i = 0; i < count; ++i) {
-    if (fields[i].kind == NITI_FIELD_INTEGER && !strcmp(fields[i].key, epoch_key)) epoch = true;
+    if (fields[i].kind == NITI_FIELD_INTEGER && !strcmp(fields[i].key, NITI_LOG_EPOCH)) epoch = true;
     if (fields[i].kind == NITI_FIELD_DECIMAL && (fields[i].digits < 0 || fields[i].digits > DIGITS_MAX))
       return niti_fail(NITI_ERROR_ARGUMENT, "log: '%.100s': %d decimals, 0..%d expected", fields[i].key, fields[i].digits,
                        DIGITS_MAX);

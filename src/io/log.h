@@ -26,15 +26,16 @@ NitiField niti_field_ratio(const char *key, int64_t numerator, int64_t denominat
 typedef struct NitiLog NitiLog;
 
 /* Opens (or creates) DIR/metrics.csv and DIR/metrics.jsonl for rows with these keys, `epoch` among them; keys are only read here.
- * Rows already there stay where their `epoch` is at most keep_epoch, also a last one that lacks only its newline; later ones, and
- * a last line torn by a crash, are removed (the files are replaced whole). keep_epoch -1 keeps none. A file whose content cannot
- * be continued, because it was edited or damaged or has other columns, and what is no file or a link, is renamed to NAME.bak (or
- * .bak2, ...) and a new one begun; one that another program keeps from being renamed is left alone and not written. niti_log_note
- * reports both, and a file that lacks the row of keep_epoch, which is 1 or more. Statuses: FILE where a call of the
- * system fails, MEMORY; after both the files have the rows to keep that they had. */
+ * Rows already there stay where their `epoch` is at most keep_epoch, also a last one that lacks only its newline; later ones, a
+ * last line torn by a crash, and blank lines at the end are removed (the files are replaced whole). keep_epoch -1 keeps none. A
+ * file whose content cannot be continued, because it was edited or damaged or has other columns, and what is no file or a link,
+ * is renamed to NAME.bak (or .bak2, ...) and a new one begun; one that another program keeps from being renamed is left alone and
+ * not written. niti_log_note reports both, a file that lacks the row of keep_epoch, which is 1 or more, and one in which the row
+ * of an epoch from 1 on is not followed by that of the next epoch. Statuses: FILE where a call of the system fails, MEMORY; after
+ * both the files have the rows to keep that they had. */
 NitiStatus niti_log_open(NitiLog **out, const char *dir, int64_t keep_epoch, const char *const *keys, size_t count);
-/* Which files were set aside, are not written, or have lost rows: human-readable lines; NULL beyond the last. Owned by the
- * log. */
+/* Which files were set aside, are not written, or have lost rows: human-readable lines, at most two of a file; NULL beyond the
+ * last. Owned by the log. */
 const char *niti_log_note(const NitiLog *log, size_t index);
 /* Appends a row and syncs it to disk before returning. Its keys must be those of the log, in their order, and `epoch` an integer;
  * else NITI_ERROR_ARGUMENT. A failed append leaves no torn line. A file that was removed, replaced or given another

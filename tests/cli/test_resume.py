@@ -322,6 +322,17 @@ def test_metrics_without_their_last_newline(half):
     check_same(run, whole, resume(run), expected)
 
 
+def test_metrics_with_a_blank_last_line(half):
+    """As other editors save them: no warning, and no blank line is left amid the rows."""
+    run, expected, whole = half
+    for name in ("metrics.csv", "metrics.jsonl"):
+        (run / name).write_bytes((run / name).read_bytes() + b"\n")
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--json")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    check_same(run, whole, json.loads(done.stdout), expected)
+    assert b"\n\n" not in (run / "metrics.csv").read_bytes() + (run / "metrics.jsonl").read_bytes()
+
+
 def spoil_with_other_line_ends(path):
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
@@ -331,7 +342,7 @@ def spoil_with_a_mark(path):
 
 
 def spoil_with_a_blank_line(path):
-    path.write_bytes(path.read_bytes() + b"\n")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\n\n", 1))
 
 
 def spoil_with_semicolons(path):
@@ -391,6 +402,20 @@ def test_a_log_that_lost_its_rows_is_told_even_under_quiet(half, name, how):
     result = json.loads(done.stdout.splitlines()[-1])
     assert len(result["warnings"]) == 1 and result["hash"] == expected["hash"]
     assert len((run / name).read_text().splitlines()) == EPOCHS - epoch + (name == "metrics.csv")
+
+
+def test_a_row_that_is_missing_amid_others_is_told_even_under_quiet(stopped, tmp_path):
+    """Each time that the run goes on, since it does not bring the row back."""
+    run = shutil.copytree(stopped[2], tmp_path / "run")
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(lines[:2] + lines[3:]))
+    for more in (1, 2):
+        done = niti("train", "--resume", run, "--epochs", EPOCHS + more, "--threads", 1, "--quiet", "--json")
+        assert done.returncode == 0, done.stderr
+        told, = json.loads(done.stdout)["warnings"]
+        assert f"{run / 'metrics.csv'}: after the row of epoch 1 comes that of epoch 3: rows are missing" in told and told in done.stderr
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", *map(str, range(3, EPOCHS + 3))]
 
 
 def limit_descriptors(count):
