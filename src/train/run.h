@@ -31,7 +31,8 @@ typedef struct NitiPace {
 
 typedef struct NitiRun {
   NitiTrainOptions options;
-  NitiRunInputs inputs;
+  NitiRunInputs inputs;  /* its state: what it began with */
+  NitiRunInputs present; /* the data set as it is: an image folder may have lost test images since */
   NitiRecipe *recipe;    /* its own, resolved for the data set */
   char *data_path, *class_names, *class_labels;
   bool resumed, extended; /* extended: to more epochs, by this process */

@@ -100,6 +100,14 @@ static NitiStatus check_data(NitiRun *run, const NitiRunInputs *began) {
   return NITI_OK;
 }
 
+/* Where test images are missing, the state goes on to name those that the run began with: they may come back. */
+static void keep_missing(NitiRun *run, const NitiRunInputs *began) {
+  if (!may_differ(run, began, NITI_TEST)) return;
+  run->inputs.images[NITI_TEST] = began->images[NITI_TEST];
+  memcpy(run->inputs.sha256[NITI_TEST], began->sha256[NITI_TEST], sizeof began->sha256[NITI_TEST]);
+  memcpy(run->inputs.names_sha256[NITI_TEST], began->names_sha256[NITI_TEST], sizeof began->names_sha256[NITI_TEST]);
+}
+
 /* 1.0 differs from 1.1 where batch norm trains. */
 static NitiStatus check_arithmetic(const NitiCheckpoint *checkpoint, const NitiDescription *model) {
   const char *arithmetic = niti_checkpoint_arithmetic(checkpoint);
@@ -126,6 +134,7 @@ NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, cons
   NITI_TRY(niti_run_extend(run));
   NITI_TRY(niti_run_open(run, data_path ? data_path : began.data));
   NITI_TRY(niti_run_agree(run, check_data(run, &began)));
+  keep_missing(run, &began);
   NITI_TRY(niti_run_check_counts(run, &began, niti_checkpoint_get(checkpoint, "best_on_validation") != NULL, source));
   NITI_TRY(niti_snapshot_restore(run->net, checkpoint, source));
   const int64_t samples = run->average ? niti_averaging_samples(&run->recipe->average, run->step) : 0;

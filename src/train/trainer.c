@@ -605,8 +605,18 @@ static NitiStatus save_extension(NitiRun *run) {
   return niti_run_folder_put_recipe(run->folder, run->recipe);
 }
 
+static void warn_changed(const NitiRun *run) {
+  const int64_t all = run->inputs.images[NITI_TEST], missing = all - run->present.images[NITI_TEST];
+  char text[96] = "";
+  if (missing > 0)
+    (void)snprintf(text, sizeof text, " (%" PRId64 " of its %" PRId64 " test images %s missing)", missing, all,
+                   missing == 1 ? "is" : "are");
+  if (run->data_changed)
+    warn(run, "%s: image files have changed since the run began%s; its result will differ", run->data_path, text);
+}
+
 static NitiStatus go_on(NitiRun *run, const char *run_path) {
-  if (run->data_changed) warn(run, "%s: image files have changed since the run began; its result will differ", run->data_path);
+  warn_changed(run);
   NITI_TRY(niti_run_agree(run, niti_run_leads(run) ? save_extension(run) : NITI_OK));
   if (run->extended) warn_settings(run);
   note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
