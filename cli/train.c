@@ -160,7 +160,7 @@ static int fail_advised(const View *view, const char *folder, bool began) {
 static int finish(NitiStatus status, const NitiTrainResult *result, const char *folder, View *view, const Arguments *given) {
   int code;
   if (status != NITI_OK && status != NITI_INTERRUPTED && !niti_ranks_agreed(view->ranks))
-    return end_all(view, view->run && !given->dry_run ? folder : NULL);
+    return end_all(view, view->running && !given->dry_run ? folder : NULL);
   const bool stopped = status == NITI_INTERRUPTED;
   const Stop stop = stopped ? find_stop(view) : (Stop){.signal = signals_caught()};
   if (view->silent) return status == NITI_OK ? EXIT_OK : stopped_code(&stop);

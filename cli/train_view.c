@@ -148,6 +148,7 @@ static void tell_warning(View *view, const char *text) {
 
 bool view_progress(void *context, const NitiProgress *p) {
   View *view = context;
+  if (p->kind == NITI_PROGRESS_START) view->running = true;
   if (view->silent) return signals_caught() == 0;
   if (p->kind == NITI_PROGRESS_START) {
     view->run = introduce_json(p);
@@ -187,9 +188,18 @@ static bool is_lost(const View *view, const char *folder) {
   return began.st_dev != now.st_dev || began.st_ino != now.st_ino;
 }
 
+/* The folder is rank 0's: this rank may not see it, and does not know the name that rank 0 has chosen. */
+static char *way_on_of_others(const char *folder) {
+  char *text = NULL;
+  const bool written = *folder ? asprintf(&text, "`niti train --resume %s` continues", folder) >= 0
+                               : asprintf(&text, "`niti train --resume` continues from the last checkpoint") >= 0;
+  return written ? text : NULL;
+}
+
 char *view_way_on(const View *view, const char *folder, const char *why) {
   char *obstacle = NULL, *text = NULL;
   bool resumable = true;
+  if (view->silent) return way_on_of_others(folder);
   if (is_lost(view, folder)) return NULL;
   if (niti_run_folder_survey(&resumable, &obstacle, folder, why) == NITI_OK && !resumable) return NULL;
   const bool written = obstacle ? asprintf(&text, "remove %s, then `niti train --resume %s` continues", obstacle, folder) >= 0

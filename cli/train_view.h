@@ -12,7 +12,8 @@ typedef struct View {
   bool quiet;
   ProgressLine line;
   bool timed;       /* the expected time was printed */
-  json_t *run;      /* introduce_json; NULL: not begun */
+  bool running;     /* the run began: but in a dry run, it has a checkpoint */
+  json_t *run;      /* introduce_json; NULL: not begun, or silent */
   int folder;       /* a descriptor of the run's folder as it began; -1: not begun, or not to be had */
   json_t *warnings; /* texts */
   bool stream;

@@ -314,27 +314,31 @@ static void test_failed_save_leaves_the_old(void **state) {
 
 static void save_last(uint64_t step) {
   NitiCheckpoint *c = make_checkpoint(step);
-  check_ok(niti_checkpoint_save_last(c, folder, NULL, NULL));
+  check_ok(niti_checkpoint_save_last(c, folder, NULL, NULL, NULL));
   niti_checkpoint_close(c);
 }
 
-/* Other names get the same bytes, and where one cannot be written, the last checkpoint stays. */
+/* Other names get the same bytes. Where the first cannot be written, the last checkpoint stays; the other comes after it. */
 static void test_other_names_get_the_same(void **state) {
   (void)state;
-  const char *const also[] = {"best.safetensors", "epoch-0007.safetensors", NULL}, *const nowhere[] = {"none/best.safetensors",
-                                                                                                       NULL};
   NitiCheckpoint *c = make_checkpoint(7);
-  check_ok(niti_checkpoint_save_last(c, folder, also, NULL));
+  check_ok(niti_checkpoint_save_last(c, folder, "epoch-0007.safetensors", "best.safetensors", NULL));
   niti_checkpoint_close(c);
   assert_int_equal(count_files(), 3);
   assert_int_equal(load_step(at("best.safetensors")), 7);
   assert_int_equal(load_step(at("epoch-0007.safetensors")), 7);
   assert_int_equal(load_step(at("last.safetensors")), 7);
   c = make_checkpoint(8);
-  check_fails(niti_checkpoint_save_last(c, folder, nowhere, NULL), NITI_ERROR_FILE, "none/best.safetensors", strerror(ENOENT));
-  niti_checkpoint_close(c);
+  check_fails(niti_checkpoint_save_last(c, folder, "none/epoch", "best.safetensors", NULL), NITI_ERROR_FILE, "none/epoch",
+              strerror(ENOENT));
   assert_int_equal(load_step(at("last.safetensors")), 7);
+  assert_int_equal(load_step(at("best.safetensors")), 7);
   assert_int_equal(count_files(), 3);
+  check_fails(niti_checkpoint_save_last(c, folder, NULL, "none/best", NULL), NITI_ERROR_FILE, "none/best", strerror(ENOENT));
+  niti_checkpoint_close(c);
+  assert_int_equal(load_step(at("last.safetensors")), 8);
+  assert_int_equal(load_step(at("previous.safetensors")), 7);
+  assert_int_equal(count_files(), 4);
 }
 
 static void test_previous_is_kept(void **state) {
@@ -380,17 +384,18 @@ static NitiStatus answer(const void *context) {
 /* It may refuse each of the files before it is begun and before it is in place: what was there stays, and no other file. */
 static void test_guard(void **state) {
   (void)state;
-  const char *const also[] = {"best.safetensors", NULL};
   const NitiSaveGuard guard = {answer, folder};
   save_last(1);
-  for (int turn = 3; turn >= 0; --turn) {
+  for (int turn = 5; turn >= 0; --turn) {
     NitiCheckpoint *c = make_checkpoint(2);
     guard_turn = turn;
-    check_fails(niti_checkpoint_save_last(c, folder, also, &guard), NITI_ERROR_FILE, folder, "is another");
+    check_fails(niti_checkpoint_save_last(c, folder, "epoch-0002.safetensors", "best.safetensors", &guard), NITI_ERROR_FILE,
+                folder, "is another");
     niti_checkpoint_close(c);
-    assert_int_equal(load_step(at("last.safetensors")), 1);
-    assert_int_equal(count_files(), turn < 2 ? 1 : 2);
-    if (turn >= 2) assert_int_equal(unlink(at("best.safetensors")), 0);
+    assert_int_equal(load_step(at("last.safetensors")), turn < 4 ? 1 : 2);
+    assert_int_equal(count_files(), turn < 2 ? 1 : turn < 4 ? 2 : 3);
+    if (turn >= 2) assert_int_equal(unlink(at("epoch-0002.safetensors")), 0);
+    if (turn >= 4) assert_int_equal(rename(at("previous.safetensors"), at("last.safetensors")), 0);
   }
 }
 
@@ -401,7 +406,7 @@ static void test_former_is_named_last(void **state) {
   save_last(1);
   assert_int_equal(mkdir(at("previous.safetensors"), 0777), 0);
   NitiCheckpoint *c = make_checkpoint(2);
-  check_fails(niti_checkpoint_save_last(c, folder, NULL, NULL), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
+  check_fails(niti_checkpoint_save_last(c, folder, NULL, NULL, NULL), NITI_ERROR_FILE, "previous.safetensors", strerror(EISDIR));
   niti_checkpoint_close(c);
   assert_int_equal(load_step(at("last.safetensors")), 2);
   assert_int_equal(count_files(), 2);
@@ -419,7 +424,7 @@ static void test_killed_save(void **state) {
     if (child == 0) {
       NitiCheckpoint *c = make_checkpoint(newest);
       for (uint64_t next = newest;; set_step(c, ++next))
-        if (niti_checkpoint_save_last(c, folder, NULL, NULL) != NITI_OK) _exit(1);
+        if (niti_checkpoint_save_last(c, folder, NULL, NULL, NULL) != NITI_OK) _exit(1);
     }
     (void)usleep(2000 + moment * 1237 % 9000);
     int result;

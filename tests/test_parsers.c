@@ -131,7 +131,7 @@ static NitiStatus save_last(const char *path) {
   NitiStatus status = niti_checkpoint_add(checkpoint, "w", NITI_I8, 1, (const uint32_t[]){2}, 0, w);
   if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "k", "caf\xe9");
   if (status == NITI_OK) status = niti_checkpoint_set(checkpoint, "k", "b\xe9");
-  if (status == NITI_OK) status = niti_checkpoint_save_last(checkpoint, path, (const char *const[]){"also", NULL}, NULL);
+  if (status == NITI_OK) status = niti_checkpoint_save_last(checkpoint, path, "before", "after", NULL);
   niti_checkpoint_close(checkpoint);
   return status;
 }

@@ -311,14 +311,15 @@ static NitiStatus write_in(const NitiSafetensors *content, const char *dir, cons
   return status;
 }
 
-NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also,
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *before, const char *after,
                                      const NitiSaveGuard *guard) {
   NitiSafetensors content = {0};
   char *last, *previous;
   NitiStatus status = last_paths(&last, &previous, dir);
   if (status == NITI_OK) status = gather_for(&content, checkpoint, last);
-  for (int i = 0; status == NITI_OK && also && also[i]; ++i) status = write_in(&content, dir, also[i], guard);
+  if (status == NITI_OK && before) status = write_in(&content, dir, before, guard);
   if (status == NITI_OK) status = write_content(&content, last, previous, guard);
+  if (status == NITI_OK && after) status = write_in(&content, dir, after, guard);
   release_view(&content);
   free(last);
   free(previous);

@@ -1,4 +1,4 @@
-/* Checkpoints: tensors and named values as one safetensors file. train/run_save.c lists what a run stores in one.
+/* Checkpoints: tensors and named values as one safetensors file. train/run_state.c lists what a run stores in one.
  *
  * The file stores each tensor NAME together with its block exponent, an I32 scalar `NAME.exponent`. `__metadata__` holds the
  * values, which are strings (one that is not UTF-8, such as a path, as KEY.escaped and not as KEY: platform/text.h), and four
@@ -63,13 +63,14 @@ NitiStatus niti_checkpoint_hash(const NitiCheckpoint *checkpoint, char text[65])
  * (NITI_ERROR_FILE with the system's reason, or NITI_ERROR_ARGUMENT for content that cannot be saved) the old file remains. */
 NitiStatus niti_checkpoint_save(const NitiCheckpoint *checkpoint, const char *path);
 /* Saves DIR/last.safetensors and keeps the one before as DIR/previous.safetensors. At any time, even after a crash, at least
- * one of the two is complete. also: names in DIR, ending with NULL, that get the same content before, so that it is hashed once;
- * NULL: none. guard: asked before each file is begun and before it is put in place, and its failure is the save's; NULL: none. */
+ * one of the two is complete. before, after: names in DIR that get the same content before and after that, so that it is hashed
+ * once; NULL: none. guard: asked before each file is begun and before it is put in place, and its failure is the save's; NULL:
+ * none. */
 typedef struct NitiSaveGuard {
   NitiStatus (*check)(const void *context);
   const void *context;
 } NitiSaveGuard;
-NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *const *also,
+NitiStatus niti_checkpoint_save_last(const NitiCheckpoint *checkpoint, const char *dir, const char *before, const char *after,
                                      const NitiSaveGuard *guard);
 
 /* Reads and verifies: the container (safetensors.h), the format's own keys, mantissas in range, hash and checksum. The caller

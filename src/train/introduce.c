@@ -19,15 +19,15 @@ static NitiDataFacts data_facts(const NitiRun *run) {
   NitiDataFacts facts = {.kind = niti_dataset_kind(run->dataset),
                          .path = run->data_path,
                          .classes = niti_dataset_classes(run->dataset),
-                         .train_images = run->inputs.images[NITI_TRAIN],
-                         .test_images = run->inputs.images[NITI_TEST],
-                         .validation_images = run->inputs.images[NITI_VALIDATION],
+                         .train_images = run->present.images[NITI_TRAIN],
+                         .test_images = run->present.images[NITI_TEST],
+                         .validation_images = run->present.images[NITI_VALIDATION],
                          .run_path = run->data_path,
                          .of_run = true,
                          .scored = niti_run_scored_split(run)};
-  memcpy(facts.train_sha256, run->inputs.sha256[NITI_TRAIN], sizeof facts.train_sha256);
-  if (facts.test_images > 0) memcpy(facts.test_sha256, run->inputs.sha256[NITI_TEST], sizeof facts.test_sha256);
-  memcpy(facts.validation_sha256, run->inputs.sha256[NITI_VALIDATION], sizeof facts.validation_sha256);
+  memcpy(facts.train_sha256, run->present.sha256[NITI_TRAIN], sizeof facts.train_sha256);
+  if (facts.test_images > 0) memcpy(facts.test_sha256, run->present.sha256[NITI_TEST], sizeof facts.test_sha256);
+  memcpy(facts.validation_sha256, run->present.sha256[NITI_VALIDATION], sizeof facts.validation_sha256);
   return facts;
 }
 

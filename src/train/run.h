@@ -31,8 +31,9 @@ typedef struct NitiPace {
 
 typedef struct NitiRun {
   NitiTrainOptions options;
-  NitiRunInputs inputs;
-  NitiRecipe *recipe; /* its own, resolved for the data set */
+  NitiRunInputs inputs;  /* its state: what it began with */
+  NitiRunInputs present; /* the data set as it is: an image folder may have lost test images since */
+  NitiRecipe *recipe;    /* its own, resolved for the data set */
   char *data_path, *class_names, *class_labels;
   bool resumed, extended; /* extended: to more epochs, by this process */
   const char *extensions; /* "step 30: 3 to 8 epochs; ..."; NULL: none */
@@ -107,7 +108,7 @@ NitiStatus niti_run_measure_end(NitiRun *run, const NitiMeasure *measure);
 NitiStatus niti_run_confusion_begin(NitiRun *run);
 NitiStatus niti_run_confusion_add(NitiRun *run, const NitiBatch *batch);
 
-/* Saves the state as the folder's last checkpoint, and first under the other names requested (NitiKeep). Copies the state now and
+/* Saves the state as the folder's last checkpoint, and under the other names requested (NitiKeep). Copies the state now and
  * writes it on a background thread; the next save or niti_run_saved returns a failure to write it. */
 NitiStatus niti_run_save(NitiRun *run, int keep);
 /* Writes the network's weights, without any state, as the folder's averaged.safetensors. */
@@ -117,6 +118,10 @@ NitiStatus niti_run_saved(NitiRun *run);
 /* Loads best.safetensors, which the caller closes. *out NULL: there is no such file, it is damaged, or not what this run saved
  * after its best epoch; niti_error() says which. Fails where it is there and the system cannot read it, or memory ran out. */
 NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run);
+/* Of a run restored from the checkpoint, before it saves anything: where that is the state after its best epoch and a crash kept
+ * it from becoming best.safetensors, which is missing or another checkpoint of such a run, it becomes that now: *mended. Whatever
+ * else is there stays. Fails as niti_run_load_best, and where it cannot be saved. */
+NitiStatus niti_run_mend_best(bool *mended, NitiRun *run, const NitiCheckpoint *checkpoint);
 /* Opens a run in the checkpoint's state; data_path NULL: the checkpoint's. A missing, unknown or malformed key or tensor is
  * NITI_ERROR_FORMAT with its name. */
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path);

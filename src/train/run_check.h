@@ -1,4 +1,4 @@
-/* What a saved state can be, beyond the form of its values (run_save.c). */
+/* What a saved state can be, beyond the form of its values (run_state.c). */
 #ifndef NITI_TRAIN_RUN_CHECK_H
 #define NITI_TRAIN_RUN_CHECK_H
 

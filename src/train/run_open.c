@@ -254,6 +254,7 @@ static NitiStatus set_inputs(NitiRun *run) {
   NITI_TRY(niti_together_hash(run, wanted));
   if (run->inputs.images[NITI_VALIDATION] > 0 && holds_out(run->recipe)) /* the training files */
     memcpy(run->inputs.sha256[NITI_VALIDATION], run->inputs.sha256[NITI_TRAIN], sizeof run->inputs.sha256[NITI_TRAIN]);
+  run->present = run->inputs;
   return NITI_OK;
 }
 

@@ -28,13 +28,12 @@ static NitiStatus hold(const void *folder) { return niti_run_folder_hold(folder)
 
 static NitiStatus save_all(const NitiSaver *saver) {
   char name[64];
-  const char *also[3] = {NULL};
-  int count = 0;
   (void)snprintf(name, sizeof name, "epoch-%04" PRId32 ".safetensors", saver->epoch);
-  if (saver->keep & NITI_KEEP_BEST) also[count++] = "best.safetensors";
-  if (saver->keep & NITI_KEEP_EPOCH) also[count++] = name;
+  const char *before = saver->keep & NITI_KEEP_EPOCH ? name : NULL;
+  const char *after = saver->keep & NITI_KEEP_BEST ? "best.safetensors" : NULL;
   const NitiSaveGuard guard = {hold, saver->folder};
-  const NitiStatus status = niti_checkpoint_save_last(saver->checkpoint, niti_run_folder_path(saver->folder), also, &guard);
+  const NitiStatus status =
+      niti_checkpoint_save_last(saver->checkpoint, niti_run_folder_path(saver->folder), before, after, &guard);
   if (status == NITI_OK) return hold(saver->folder);
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());

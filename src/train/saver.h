@@ -7,7 +7,8 @@
 
 typedef struct NitiSaver NitiSaver;
 
-/* What to write besides the folder's last.safetensors, and before it. */
+/* What to write besides the folder's last.safetensors: the epoch's file before it, since nothing would make up for that after a
+ * crash, and best.safetensors after it, since the epoch might not be scored again (niti_run_mend_best). */
 typedef enum NitiKeep { NITI_KEEP_LAST = 0, NITI_KEEP_BEST = 1, NITI_KEEP_EPOCH = 2 } NitiKeep;
 
 /* folder is borrowed. Before each save it must still be held (niti_run_folder_hold), else that is the save's failure. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "platform/clock.h"
+#include "platform/path.h"
 #include "platform/text.h"
 #include "train/find_rate.h"
 #include "train/introduce.h"
@@ -308,6 +309,19 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   return niti_run_vote(run, NITI_OK, go_on, NULL);
 }
 
+/* niti_error() says what is wrong with best.safetensors. */
+static NitiStatus warn_lost(const NitiRun *run, bool untested) {
+  char why[1024];
+  bool there;
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  NITI_TRY(niti_path_has_entry(&there, niti_run_folder_path(run->folder), "best.safetensors"));
+  warn(run,
+       "%s: it should hold the weights of epoch %d, the best%s: put a copy of them there%s `eval`, `predict` and `export` take "
+       "last.safetensors",
+       why, run->best_epoch, untested ? ", which are not tested" : "", there ? ", or remove what is there, and" : "; until then");
+  return NITI_OK;
+}
+
 /* Warns, once the run is complete, where its best weights are not in its folder or were not tested: its own work is done. */
 static NitiStatus check_best(NitiRun *run) {
   NitiCheckpoint *best;
@@ -317,10 +331,7 @@ static NitiStatus check_best(NitiRun *run) {
   niti_checkpoint_close(best);
   run->best_lost = best == NULL;
   if (run->best_lost)
-    warn(run,
-         "%s: it should hold the weights of epoch %d, the best%s: put a copy of them there, or remove what is there, and "
-         "`eval`, `predict` and `export` take last.safetensors",
-         niti_error(), run->best_epoch, untested ? ", which are not tested" : "");
+    NITI_TRY(warn_lost(run, untested));
   else if (untested)
     warn(run,
          "the weights of epoch %d, the best, are not tested: best.safetensors did not hold them when the run ended (`niti eval` "
@@ -594,8 +605,18 @@ static NitiStatus save_extension(NitiRun *run) {
   return niti_run_folder_put_recipe(run->folder, run->recipe);
 }
 
+static void warn_changed(const NitiRun *run) {
+  const int64_t all = run->inputs.images[NITI_TEST], missing = all - run->present.images[NITI_TEST];
+  char text[96] = "";
+  if (missing > 0)
+    (void)snprintf(text, sizeof text, " (%" PRId64 " of its %" PRId64 " test images %s missing)", missing, all,
+                   missing == 1 ? "is" : "are");
+  if (run->data_changed)
+    warn(run, "%s: image files have changed since the run began%s; its result will differ", run->data_path, text);
+}
+
 static NitiStatus go_on(NitiRun *run, const char *run_path) {
-  if (run->data_changed) warn(run, "%s: image files have changed since the run began; its result will differ", run->data_path);
+  warn_changed(run);
   NITI_TRY(niti_run_agree(run, niti_run_leads(run) ? save_extension(run) : NITI_OK));
   if (run->extended) warn_settings(run);
   note(run, "resumed at step %" PRId64 " of %" PRId64, run->step, run->steps);
@@ -603,6 +624,16 @@ static NitiStatus go_on(NitiRun *run, const char *run_path) {
   NITI_TRY(niti_report_open(&run->report, run_path, run->recipe, run->epoch, run->step, run->on_validation));
   for (size_t i = 0; niti_report_note(run->report, i); ++i) warn(run, "%s", niti_report_note(run->report, i));
   return train_all(run);
+}
+
+static NitiStatus mend_best(NitiRun *run, const NitiCheckpoint *checkpoint) {
+  bool mended;
+  NITI_TRY(niti_run_mend_best(&mended, run, checkpoint));
+  if (mended)
+    note(run,
+         "best.safetensors made of %s, which holds the weights of epoch %d, the best: the run had ended before it was written",
+         niti_checkpoint_source(checkpoint), run->best_epoch);
+  return NITI_OK;
 }
 
 static NitiStatus open_folder(NitiRun *run, NitiCheckpoint **checkpoint, bool *previous, const char *run_path) {
@@ -626,9 +657,10 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);
   if (status == NITI_OK && previous) warn(&run, "%s; continuing from the checkpoint before it", niti_error());
   if (status == NITI_OK) status = niti_run_agree(&run, niti_run_restore(&run, checkpoint, run.options.data));
-  niti_checkpoint_close(checkpoint);
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK) note_ranks(&run);
+  if (status == NITI_OK) status = niti_run_agree(&run, niti_run_leads(&run) ? mend_best(&run, checkpoint) : NITI_OK);
+  niti_checkpoint_close(checkpoint);
   if (status == NITI_OK && run.complete) {
     note(&run, "the run is complete: nothing to do");
     status = niti_run_agree(&run, niti_run_leads(&run) ? check_best(&run) : NITI_OK);

@@ -25,9 +25,9 @@ def launch(*parts):
     return words
 
 
-def start(*parts, environment=None):
+def start(*parts, environment=None, folder=None):
     return subprocess.Popen(launch(*parts), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, **ROOT, **(environment or {})}, start_new_session=True)
+                            env={**os.environ, **ROOT, **(environment or {})}, start_new_session=True, cwd=folder)
 
 
 def give_up(launcher, why):

@@ -70,6 +70,7 @@ def test_a_best_that_is_lost(kind, validates, runs, tmp_path):
         done = niti("train", "--resume", run, "--threads", 1, "--quiet", *options)
         assert done.returncode == 0 and all(word in done.stderr for word in (str(best), says, "best", "last.safetensors", *untested)), done.stderr
         result = json.loads(done.stdout)
+        assert ("or remove what is there" in done.stderr) == (kind != "removed"), done.stderr
         assert result["hash"] == expected["hash"] and result["best_epoch"] == expected["best_epoch"]
         assert result["test_accuracy"] == expected["test_accuracy"] and len(result["warnings"]) == 1
         assert result["best_test_accuracy"] == (None if validates else expected["best_test_accuracy"])
@@ -77,6 +78,65 @@ def test_a_best_that_is_lost(kind, validates, runs, tmp_path):
     assert done.returncode == 0 and str(best) in done.stderr, done.stderr
     assert done.stdout.splitlines()[-1] == f"checkpoints in {run}: last.safetensors" and " 0.00 %" not in done.stdout
     assert ("those of the best epoch are not tested" in done.stdout) == validates
+
+
+@pytest.fixture(scope="module")
+def rising(shared, toy_recipe, runs):
+    """A run whose last epoch is its best."""
+    run = shared / "rising"
+    result = train(toy_recipe, runs[False][0].with_name("data"), run, "--epochs", EPOCHS - 1, "--save-every", 1)
+    assert result["best_epoch"] == EPOCHS - 1
+    return run
+
+
+def earlier(best):
+    shutil.copy(best.with_name("epoch-0001.safetensors"), best)
+
+
+@pytest.mark.parametrize("longer", (False, True))
+@pytest.mark.parametrize("kind", ["removed", "earlier"])
+def test_what_a_crash_left_is_mended(kind, longer, rising, runs, tmp_path):
+    """`last` holds the best epoch's weights, and they have not become best.safetensors."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    best, whole = run / "best.safetensors", rising / "best.safetensors"
+    {"removed": os.unlink, "earlier": earlier}[kind](best)
+    options = ["--epochs", EPOCHS + 1] if longer else []
+    done = niti("train", "--resume", run, "--threads", 1, "--json", *options)
+    assert done.returncode == 0 and f"best.safetensors made of {run / 'last.safetensors'}, which holds the weights of epoch {EPOCHS - 1}" in done.stderr, done.stderr
+    assert best.read_bytes() == whole.read_bytes()
+    result = json.loads(done.stdout)
+    assert not result["warnings"] and result["best_epoch"] == EPOCHS - 1
+    assert not longer or result["hash"] == runs[False][1]["hash"]
+    assert "made of" not in niti("train", "--resume", run, "--threads", 1, "--json").stderr
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SPOILT if kind not in ("removed", "last")])
+def test_what_no_crash_left_stays(kind, rising, runs, tmp_path):
+    """Files that are damaged or another run's, and what is no file: the warning says so."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    best = run / "best.safetensors"
+    spoil, says = SPOILT[kind]
+    spoil(best, runs[False][2])
+    before = best.lstat(), best.read_bytes() if best.is_file() else None
+    done = niti("train", "--resume", run, "--threads", 1, "--json")
+    assert done.returncode == 0 and str(best) in done.stderr and says in done.stderr and "or remove what is there" in done.stderr, done.stderr
+    after = best.lstat(), best.read_bytes() if best.is_file() else None
+    assert before[1] == after[1] and before[0].st_ino == after[0].st_ino
+
+
+def test_a_best_that_cannot_be_mended(rising, tmp_path):
+    """The reason, and how to go on; then the run is whole."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    best = run / "best.safetensors"
+    best.unlink()
+    best.with_name("best.safetensors.tmp").mkdir()
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--epochs", EPOCHS + 1)
+    assert done.returncode == 1 and f"remove {best}.tmp, then `niti train --resume {run}` continues" in done.stderr, done.stderr
+    best.with_name("best.safetensors.tmp").rmdir()
+    assert not resume(run)["warnings"] and best.read_bytes() == (rising / "best.safetensors").read_bytes()
 
 
 def test_a_best_that_came_back(runs, tmp_path):

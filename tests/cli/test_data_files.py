@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import data_sets
-from tool import NITI, fails, forge, json_of, niti, output_of, resume, start_training, stop, train, wait_for, without_progress
+from tool import NITI, fails, forge, json_of, metadata_of, niti, output_of, resume, start_training, stop, train, wait_for, without_progress
 
 NAMES = ["n01", "n02", "n03", "n04"]
 COLOUR = ("[8, 8, 1]", "[8, 8, 3]")
@@ -309,6 +309,50 @@ def test_test_images_may_go_while_a_run_rests(folder, recipe, tmp_path):
     last = run / "last.safetensors"
     forge(last, lambda metadata, _: metadata.update(best_images=str(int(metadata["test_set_images"]) + 1)))  # the best epoch was scored on all
     assert resume(run)["hash"] == whole["hash"]
+
+
+def test_test_images_that_come_back(folder, recipe, tmp_path):
+    """The run goes on to be that of all of them: they are accepted without a word, and fewer are told of each time."""
+    run, gone = tmp_path / "run", [folder / "test" / "n02" / "0001.png", folder / "test" / "n02" / "0005.png"]
+    train(recipe(COLOUR), folder, run, "--epochs", 1)
+    keys = [f"test_set_{what}" for what in ("images", "sha256", "names_sha256")]
+    last, content = run / "last.safetensors", [path.read_bytes() for path in gone]
+    began, facts = {key: metadata_of(last)[key] for key in keys}, json_of("data", folder)
+    for epochs, missing in ((2, 1), (3, 2), (4, 0), (5, 1), (6, 0)):
+        for number, path in enumerate(gone):
+            path.write_bytes(content[number])
+            if number < missing:
+                path.unlink()
+        done = niti("train", "--resume", run, "--threads", 1, "--epochs", epochs, "--json")
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout.splitlines()[-1])
+        now = json_of("data", folder)
+        assert {key: metadata_of(last)[key] for key in keys} == began and result["data"]["test"]["images"] == result["testing"]["of"] == 20 - missing
+        assert result["data"]["test"]["sha256"] == now["test_sha256"] and (now == facts) == (missing == 0)
+        assert metadata_of(last)["test_images"] == str(20 - missing)
+        said = f"({missing} of its 20 test images {'is' if missing == 1 else 'are'} missing)"
+        assert len(result["warnings"]) == (missing > 0) and all(said in text for text in result["warnings"]), result["warnings"]
+        assert json_of("eval", last)["data"]["of_run"] == (missing == 0)
+    for path in gone:
+        path.unlink()
+    assert json_of("eval", last, "--data", folder)["data"]["of_run"] is False
+    (folder / "test" / "n03" / "more.png").write_bytes(content[0])
+    (folder / "test" / "n03" / "most.png").write_bytes(content[1])
+    fails("train", "--resume", run, says=(folder, "not the files that the run began with"))
+
+
+def test_test_images_of_a_run_with_validation_that_come_back(folder, recipe, tmp_path):
+    """All of them, too: it needs none but at its end."""
+    run, away = tmp_path / "run", tmp_path / "away"
+    train(recipe(COLOUR), folder, run, "--epochs", 1, "--set", "data.validation=20%")
+    (folder / "test").rename(away)
+    done = niti("train", "--resume", run, "--threads", 1, "--epochs", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert "(20 of its 20 test images are missing)" in result["warnings"][0] and result["test_accuracy"] is None and "test" not in result["data"]
+    away.rename(folder / "test")
+    result = resume(run, "--epochs", 3)
+    assert not result["warnings"] and result["data"]["test"]["images"] == 20 and result["test_accuracy"] is not None
 
 
 def test_a_class_without_test_images(folder, recipe, tmp_path):

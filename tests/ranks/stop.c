@@ -1,5 +1,5 @@
-/* A library to preload: the rank ST_RANK stops itself at ST_AT, which is "begin" or "end" of MPI's end; or its reductions fail:
- * "reduce". */
+/* A library to preload: the rank ST_RANK stops itself at ST_AT, which is "begin" or "end" of MPI's end; or its reductions fail,
+ * after the first ST_AFTER of them: "reduce". */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <signal.h>
@@ -33,7 +33,9 @@ enum { INTERN = 17 }; /* Open MPI's MPI_ERR_INTERN */
 int MPI_Allreduce(const void *, void *, int, void *, void *, void *);
 int MPI_Allreduce(const void *in, void *out, int count, void *type, void *op, void *ranks) {
   int (*reduce)(const void *, void *, int, void *, void *, void *);
-  if (is_at("reduce")) return INTERN;
+  static int done;
+  const char *after = getenv("ST_AFTER");
+  if (is_at("reduce") && done++ >= (after ? atoi(after) : 0)) return INTERN;
   *(void **)&reduce = mpi("MPI_Allreduce");
   return reduce(in, out, count, type, op, ranks);
 }

@@ -120,6 +120,19 @@ def test_a_failure_of_mpi_names_rank_host_and_memory(stops, normed, odd, tmp_pat
     how = (NITI, normed, "--data", odd, "--run", tmp_path / "run", "--threads", 1)
     code, out, err = end_of(start((2, *how), environment=faulty(stops, ST_AT="reduce", ST_RANK="1")))
     assert code == 1 and re.search(r"niti: rank 1 \(\S+\): Open MPI \S+ failed to exchange data: MPI_ERR_INTERN.*; memory may have run out", err), err
+    assert "--resume" not in err, err
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_alone_says_how_to_go_on(rank, named, stops, normed, odd, tmp_path):
+    """Rank 0 alone knows the name of a folder that nobody gave."""
+    how = (NITI, normed, "--data", odd, "--threads", 1, "--epochs", 1000, *(["--run", tmp_path / "run"] if named else []))
+    code, out, err = end_of(start((2, *how), environment=faulty(stops, ST_AT="reduce", ST_RANK=str(rank), ST_AFTER="100"), folder=tmp_path))
+    run, = (tmp_path / "run",) if named else (tmp_path / "runs").iterdir()
+    advice = f"; `niti train --resume {run if named else run.relative_to(tmp_path)}` continues" if named or rank == 0 else "; `niti train --resume` continues from the last checkpoint"
+    line = next(line for line in err.splitlines() if line.startswith(f"niti: rank {rank} ("))
+    assert code == 1 and line.endswith(advice) and (run / "last.safetensors").exists(), (code, out, err)
 
 
 @slow

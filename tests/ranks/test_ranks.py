@@ -131,6 +131,22 @@ def test_averages_and_update_niti16_are_continued_by_other_numbers_of_ranks(norm
         assert same(many) == same(one) and many.get("averaged_hash") == one.get("averaged_hash"), name
 
 
+def test_what_a_crash_left_of_the_best_is_mended(normed, odd, tmp_path):
+    """By rank 0, before anything is trained."""
+    run, again = tmp_path / "run", tmp_path / "again"
+    train_in(2, normed, odd, run, "--set", "update={kind: sgd, lr: 0.05}", "--epochs", 1)
+    shutil.copytree(run, again)
+    content = (run / "best.safetensors").read_bytes()
+    (run / "best.safetensors").unlink()
+    result = together((3, NITI, "--resume", run, "--threads", 1, "--json"))
+    assert not result["warnings"] and (run / "best.safetensors").read_bytes() == content
+    (run / "best.safetensors").unlink()
+    many = together((2, NITI, "--resume", run, "--threads", 1, "--epochs", 2, "--json"))
+    one = resume(again, "--epochs", 2)
+    assert same(many) == same(one) and not many["warnings"]
+    assert (run / "best.safetensors").read_bytes() == (again / "best.safetensors").read_bytes()
+
+
 def test_clipping_by_norm_sees_the_sum_over_all_ranks(normed, odd, tmp_path):
     """Always, as it clips every step; and not at all, which gives other weights."""
     tight, none = ("--set", "update.clip_norm=0.01", "--epochs", 1), ("--set", "update.clip_norm=0", "--epochs", 1)
