@@ -11,6 +11,7 @@
 /* clang-format on */
 
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/wgmma.h"
 #include "splitmix.h"
 
 enum { SHAPES = 20000 };
@@ -100,19 +101,21 @@ static size_t packed_taps(const NitiConv *s, NitiDirection direction) {
 /* What kernels of a way's family use, counted anew: packed weights; or tables and weights of gathering passes (whose backward
  * passes have no more taps together than the kernel); or the parts that blocks leave of tiles of 3 taps by 128 or 64 channels by
  * as many. */
-static size_t used_by(const NitiCuda *device, const NitiConv *s, NitiDirection direction, bool wgmma) {
+static size_t used_by(const NitiCuda *device, const NitiConv *s, NitiDirection direction, bool wgmma, int way) {
   const size_t taps = (size_t)s->kh * (size_t)s->kw;
   const int in = direction == NITI_FORWARD ? s->c : s->k, out = direction == NITI_FORWARD ? s->k : s->c;
   if (direction == NITI_GRADIENT) {
-    const int tile_k = s->k > 64 ? 128 : 64, tile_c = s->c > 64 ? 128 : 64;
+    int tile_k, tile_c;
+    if (!wgmma) return 0;
+    niti_wgmma_gradient_tile(s, device->multiprocessors, way, &tile_k, &tile_c);
     const int tiles = parts_of(s->k, tile_k) * parts_of(s->c, tile_c) * parts_of(s->kw, 3) * s->kh;
     int64_t units = 0;
     for (int kh = 0; kh < s->kh; ++kh) {
       for (int y = 0; y < s->oh; ++y) units += y + kh >= s->pad_h && y + kh - s->pad_h < s->h;
     }
-    units *= (int64_t)(tiles / s->kh) * parts_of(s->n, 16) * parts_of(s->ow, 4);
+    units *= (int64_t)(tiles / s->kh) * parts_of(s->n, 16) * parts_of(s->ow, 4 * way);
     const size_t blocks = (size_t)(units < device->multiprocessors ? units : device->multiprocessors);
-    return wgmma ? (blocks + (size_t)tiles) * 3 * (size_t)(tile_k * tile_c) * sizeof(int32_t) : 0;
+    return (blocks + (size_t)tiles) * 3 * (size_t)(tile_k * tile_c) * sizeof(int32_t);
   }
   if (wgmma && direction == NITI_FORWARD && s->c < 16) /* a window is a pixel */
     return (size_t)parts_of(out, 128) * 128 * (size_t)parts_of((int)taps * in, 64) * 64;
@@ -131,7 +134,11 @@ static void check_workspace(const NitiCuda *device, const NitiConvCall *call) {
     const char *name = name_of(&device->base, &smaller);
     const bool wgmma = strncmp(name, "wgmma", 5) == 0, grouped = s->groups > 1;
     const size_t asked = niti_cuda_conv_workspace(&device->base, &smaller);
-    const size_t used = grouped ? 0 : used_by(device, s, call->direction, wgmma);
+    size_t used = 0;
+    for (int way = 1; way <= 2 && !grouped; ++way) { /* of a gradient: by 4 and 8 positions */
+      const size_t next = used_by(device, s, call->direction, wgmma, way);
+      used = next > used ? next : used;
+    }
     if (asked <= reserved && used <= asked) continue;
     fail_msg("%s %dx%dx%dx%d to %d, %dx%d, stride %d, pad %d, by %s: %zu reserved for %d images, %zu asked, %zu used",
              directions[call->direction], s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride_h, s->pad_h, name, reserved,

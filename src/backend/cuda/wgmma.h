@@ -30,6 +30,8 @@ void niti_wgmma_map(NitiCuda *, CUtensorMap *map, const void *data, int element,
 bool niti_wgmma_serves_gradient(const NitiConv *);
 int niti_wgmma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count);
 size_t niti_wgmma_gradient_workspace(const NitiConv *, int multiprocessors);
+/* The channels of a tile, 128 or 64 of either kind: what tests count the workspace from. */
+void niti_wgmma_gradient_tile(const NitiConv *, int multiprocessors, int way, int *output, int *input);
 int64_t niti_wgmma_gradient_time(const NitiConv *, int multiprocessors); /* picoseconds of its own choice, as expected */
 void niti_wgmma_gradient(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *,
                          int way);

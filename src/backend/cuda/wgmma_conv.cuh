@@ -50,7 +50,7 @@ struct ConvPhase {
 /* A pair's words in shared memory, 0 at first. */
 struct ConvMeeting {
   uint32_t largest; /* of its first tile */
-  int shift;
+  int shift;        /* which all of the pair round it with, and 1 */
 };
 
 struct ConvShared {
@@ -206,12 +206,13 @@ __device__ inline void conv_range_meet(ConvRange &r, const ConvTiling &t, const 
     int shift = niti_clipped_shift(guesses ? niti_shift_prediction_largest(*rq.prediction, sample) : sample, rq.clip);
     if (guesses && first && blockIdx.x == 0) rq.range->sample = sample;
     if (!(heard & NITI_TOLD) && r.shift > shift) shift = r.shift;
-    if (pair > 0 && !t.once) shift = max(shift, *(volatile int *)&shared->meeting[0].shift); /* 0: not there yet */
-    if (first) own->shift = shift;
+    for (int before = 0; pair > 0 && !t.once && before == 0; shift = max(shift, before - 1)) /* 0: not there yet */
+      before = *(volatile int *)&shared->meeting[0].shift;
+    if (first) *(volatile int *)&own->shift = shift + 1;
     if (first && t.once && blockIdx.x == 0 && pair == t.pairs - 1) niti_meeting_end(rq, turn, shift);
   }
   niti_barrier_some(1 + (uint32_t)pair, PAIR_WARPS * 32);
-  r.shift = own->shift;
+  r.shift = own->shift - 1;
 }
 
 /* The first launch, before a tile is rounded; most: of the thread's |acc|. Whether some element may round to -128. */

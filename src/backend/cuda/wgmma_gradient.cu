@@ -225,12 +225,12 @@ static int stage_of(const GradientTiling &t) {
   return (t.positions * t.tile_k + t.x_positions * t.tile_c) * NITI_BLOCK_IMAGES; /* bytes */
 }
 
-/* way: 0, or 1 or 2 for 4 or 8 positions. */
-static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessors, int way) {
+/* For this many blocks of images. way: 0, or 1 or 2 for 4 or 8 positions. */
+static void tile_by(GradientTiling *t, const NitiConv *c, int blocks_n, int multiprocessors, int way, int tile_k, int tile_c) {
   memset(t, 0, sizeof *t);
   t->k = c->k, t->c = c->c, t->kh = c->kh, t->kw = c->kw, t->pad_h = c->pad_h, t->pad_w = c->pad_w;
-  t->tile_k = c->k > HALF ? TILE : HALF;
-  t->tile_c = c->c > HALF ? TILE : HALF;
+  t->tile_k = tile_k;
+  t->tile_c = tile_c;
   t->tiles_k = ceil_div(c->k, t->tile_k);
   t->tiles_c = ceil_div(c->c, t->tile_c);
   t->tiles_w = ceil_div(c->kw, TAPS);
@@ -238,7 +238,7 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   const bool four = 11 * 4 * ceil_div(c->ow, 4) < 10 * 8 * ceil_div(c->ow, 8);
   t->positions = way > 0 ? 4 * way : four ? 4 : 8;
   t->runs = ceil_div(c->ow, t->positions);
-  t->blocks_n = ceil_div(c->n, NITI_BLOCK_IMAGES);
+  t->blocks_n = blocks_n;
   t->x_positions = t->positions + TAPS - 1;
   for (int kh = 0; kh < c->kh; ++kh) {
     const int first = c->pad_h - kh > 0 ? c->pad_h - kh : 0;
@@ -253,6 +253,40 @@ static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessor
   t->blocks = blocks > multiprocessors ? (int)blocks : units < multiprocessors ? (int)units : multiprocessors;
   const int stage = stage_of(*t), fit = (SHARED_BYTES - BARRIER_BYTES - SHARED_ALIGN) / stage;
   t->stages = fit < STAGES_MAX ? fit : STAGES_MAX;
+}
+
+static int all_tiles(const GradientTiling &t) { return t.tiles_k * t.tiles_c * t.tiles_w * t.kh; }
+
+/* Picoseconds, as fitted to an H200: a block's positions, or what is read of operands that its second-level cache cannot hold;
+ * the parts that blocks leave; the launches. */
+static int64_t time_of(const GradientTiling &t, const NitiConv *c) {
+  enum { CACHE = 50000000, BYTES_PER_NANOSECOND = 5000, LAUNCHES = 4400000, PART = 100000 };
+  const int64_t position = t.tile_k + t.tile_c == 2 * TILE ? 100000 : t.tile_k == TILE ? 58000 : t.tile_c == TILE ? 59500 : 38500;
+  const int64_t images = (int64_t)t.blocks_n * NITI_BLOCK_IMAGES, units = t.begin[t.kh];
+  const int64_t operands = images * ((int64_t)c->h * c->w * c->c + (int64_t)c->oh * c->ow * c->k);
+  const int64_t product = (units + t.blocks - 1) / t.blocks * t.positions * position;
+  const int64_t reading = operands > CACHE ? units * stage_of(t) * 1000 / BYTES_PER_NANOSECOND : 0;
+  const int64_t parts = (int64_t)PART * (t.blocks + all_tiles(t)) * t.tile_k * t.tile_c / (TILE * TILE);
+  return (product > reading ? product : reading) + parts + LAUNCHES;
+}
+
+/* Of the sizes of tiles that which is likely to take the least: small ones leave smaller parts, and multiply more slowly. */
+static void make_tiling_for(GradientTiling *t, const NitiConv *c, int blocks_n, int multiprocessors, int way) {
+  int64_t least = INT64_MAX;
+  for (int tile_k = HALF; tile_k <= (c->k > HALF ? TILE : HALF); tile_k *= 2) {
+    for (int tile_c = HALF; tile_c <= (c->c > HALF ? TILE : HALF); tile_c *= 2) {
+      GradientTiling other;
+      tile_by(&other, c, blocks_n, multiprocessors, way, tile_k, tile_c);
+      const int64_t time = time_of(other, c);
+      if (time >= least) continue;
+      least = time;
+      *t = other;
+    }
+  }
+}
+
+static void make_tiling(GradientTiling *t, const NitiConv *c, int multiprocessors, int way) {
+  make_tiling_for(t, c, ceil_div(c->n, NITI_BLOCK_IMAGES), multiprocessors, way);
 }
 
 static void make_map(NitiCuda *cuda, CUtensorMap *map, const NitiTensor *tensor, int positions, int channels) {
@@ -285,7 +319,7 @@ static void launch(NitiCuda *cuda, const CUtensorMap &dy, const CUtensorMap &x, 
 /* As many groups as leave each a few parts. */
 template <typename T>
 static void launch_sum(NitiCuda *cuda, const GradientTiling &t, T *out) {
-  const unsigned tiles = (unsigned)(t.tiles_k * t.tiles_c * t.tiles_w * t.kh), vectors = (unsigned)part_of(t) / 4;
+  const unsigned tiles = (unsigned)all_tiles(t), vectors = (unsigned)part_of(t) / 4;
   const unsigned each = (unsigned)t.blocks / tiles, groups = each >= 16 ? GROUPS_MAX : each >= 6 ? 4 : 1;
   void (*const kernel)(GradientTiling, const int4 *, T *) = groups == GROUPS_MAX ? add_parts<T, GROUPS_MAX>
                                                             : groups == 4        ? add_parts<T, 4>
@@ -312,24 +346,29 @@ extern "C" int niti_wgmma_gradient_ways(NitiWay ways[NITI_WAYS_MAX], int count) 
   return niti_cuda_add_way(ways, count, 2, "wgmma by 8");
 }
 
+/* Enough for smaller batches too, which may have larger tiles. */
 extern "C" size_t niti_wgmma_gradient_workspace(const NitiConv *c, int multiprocessors) {
   size_t most = 0;
-  for (int way = 1; way <= 2; ++way) {
-    GradientTiling t;
-    make_tiling(&t, c, multiprocessors, way);
-    const int blocks = t.blocks > multiprocessors ? t.blocks : multiprocessors; /* no fewer for a smaller batch */
-    const size_t bytes = (size_t)(blocks + t.tiles_k * t.tiles_c * t.tiles_w * t.kh) * (size_t)part_of(t) * sizeof(int32_t);
-    most = bytes > most ? bytes : most;
+  for (int way = 0; way <= 2; ++way) {
+    for (int blocks_n = ceil_div(c->n, NITI_BLOCK_IMAGES); blocks_n > 0; --blocks_n) {
+      GradientTiling t;
+      make_tiling_for(&t, c, blocks_n, multiprocessors, way);
+      const size_t bytes = (size_t)(t.blocks + all_tiles(t)) * (size_t)part_of(t) * sizeof(int32_t);
+      most = bytes > most ? bytes : most;
+    }
   }
   return most;
 }
 
-/* A block's positions; the parts that blocks leave; the parts of a tile that one thread adds up in turn. As of an H200. */
+extern "C" void niti_wgmma_gradient_tile(const NitiConv *c, int multiprocessors, int way, int *output, int *input) {
+  GradientTiling t;
+  make_tiling(&t, c, multiprocessors, way);
+  *output = t.tile_k;
+  *input = t.tile_c;
+}
+
 extern "C" int64_t niti_wgmma_gradient_time(const NitiConv *c, int multiprocessors) {
   GradientTiling t;
   make_tiling(&t, c, multiprocessors, 0);
-  const int64_t tiles = (int64_t)t.tiles_k * t.tiles_c * t.tiles_w * t.kh, units = t.begin[t.kh];
-  const int64_t whole = TILE * TILE, own = (int64_t)t.tile_k * t.tile_c; /* the share of a whole tile's: an estimate */
-  return (30000 + 80000 * own / whole) * ((units + t.blocks - 1) / t.blocks) * t.positions +
-         106000 * (t.blocks + tiles) * own / whole + 128000 * t.blocks / tiles;
+  return time_of(t, c);
 }
