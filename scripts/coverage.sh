@@ -29,7 +29,7 @@ NITI_POWER_LOSSES=5000 ctest --test-dir "$folder" --no-tests=error -j "$(nproc)"
 for suite in ${NITI_COVERAGE_SUITES-cli oracle export ranks formats}; do echo "$suite"; done | xargs -P "$(nproc)" -n 1 "$0" "$folder"
 
 report() { gcovr --root "$root" --gcov-ignore-parse-errors --exclude-throw-branches --exclude-unreachable-branches "$@" "$folder"; }
-STRICT='src/(io/(safetensors|checkpoint|hash|log(_rows)?)|config/yaml.*|model/description|train/recipe(_text)?|data/(idx|cifar|npy|csv|names|exif|packed|values|image|image_folder)|platform/(bytes|json|sha256)|backend/tuning|export/(read_values|compare|import|replay|start))\.c'
+STRICT='src/(io/(safetensors|checkpoint|hash|log(_rows)?)|config/yaml.*|model/description|train/(recipe(_text)?|extend|run_(state|check|best|save))|data/(idx|cifar|npy|csv|names|exif|packed|values|image|image_folder)|platform/(bytes|json|sha256)|backend/tuning|export/(read_values|compare|import|replay|start))\.c'
 echo "parsers and checkpoints: lines"
 bad=0
 report --filter "$root/$STRICT" --fail-under-line 100 || bad=1

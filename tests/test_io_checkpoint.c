@@ -372,6 +372,17 @@ static void test_previous_is_kept(void **state) {
   niti_checkpoint_close(c);
   assert_int_equal(truncate(at("previous.safetensors"), 100), 0);
   check_fails(niti_checkpoint_load_last(&c, &previous, folder), NITI_ERROR_FORMAT, "last.safetensors", "header");
+  /* what cannot be opened may be intact */
+  save_last(6);
+  save_last(7);
+  assert_int_equal(rename(at("last.safetensors"), at("away")), 0);
+  assert_int_equal(mkdir(at("last.safetensors"), 0777), 0);
+  check_fails(niti_checkpoint_load_last(&c, &previous, folder), NITI_ERROR_FILE, "last.safetensors",
+              "once it is removed, previous.safetensors takes its place");
+  assert_int_equal(rmdir(at("last.safetensors")), 0);
+  check_ok(niti_checkpoint_load_last(&c, &previous, folder));
+  assert_true(step_of(c) == 6 && previous);
+  niti_checkpoint_close(c);
 }
 
 static int guard_turn; /* which question is answered with a failure, from 0 */

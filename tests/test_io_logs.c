@@ -185,7 +185,7 @@ static void test_log_with_a_blank_end(void **state) {
 }
 
 static void put_epochs(const int64_t *epochs, int count) {
-  NitiLog *log = open_log(-1);
+  NitiLog *log = open_log(INT64_MIN);
   for (int i = 0; i < count; ++i) add_row(log, epochs[i], 7);
   niti_log_close(log);
 }
@@ -196,15 +196,20 @@ static void test_log_with_gaps(void **state) {
   static const struct {
     int64_t epochs[5];
     int count;
-    int64_t from, to; /* where the first gap is; 0: nowhere */
+    int64_t from, to; /* where the first gap is; 0, 0: nowhere */
     bool ends;        /* before the last epoch that is kept, 8 */
   } cases[] = {
-      {{1, 2, 3, 7, 8}, 5, 3, 7, false}, {{1, 3, 5, 8}, 4, 1, 3, false}, /* one note for all gaps */
-      {{7, 8}, 2, 0, 0, false},                                          /* a log that was begun anew has no gap */
-      {{6, 7, 8, 11}, 4, 0, 0, false},                                   /* the last one goes */
-      {{0, 8}, 2, 0, 0, false},                                          /* 0 is no epoch */
-      {{7, 8, 8}, 3, 8, 8, false},       {{7, 6, 8}, 3, 7, 6, false},
-      {{1, 2, 5}, 3, 2, 5, true},        {{1, INT64_MIN}, 2, 1, INT64_MIN, true},
+      {{1, 2, 3, 7, 8}, 5, 3, 7, false},
+      {{1, 3, 5, 8}, 4, 1, 3, false},  /* one note for all gaps */
+      {{7, 8}, 2, 0, 0, false},        /* a log that was begun anew has no gap */
+      {{6, 7, 8, 11}, 4, 0, 0, false}, /* the last one goes */
+      {{0, 8}, 2, 0, 8, false},
+      {{0, 2, 8}, 3, 0, 2, false},
+      {{-3, 2, 8}, 3, -3, 2, false},
+      {{7, 8, 8}, 3, 8, 8, false},
+      {{7, 6, 8}, 3, 7, 6, false},
+      {{1, 2, 5}, 3, 2, 5, true},
+      {{1, INT64_MIN}, 2, 1, INT64_MIN, true},
   };
   static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
@@ -217,7 +222,7 @@ static void test_log_with_gaps(void **state) {
       char gap[200];
       (void)snprintf(gap, sizeof gap, "%s: after the row of epoch %lld comes that of epoch %lld: rows are missing", names[file],
                      (long long)cases[i].from, (long long)cases[i].to);
-      if (cases[i].from) assert_non_null(strstr(niti_log_note(log, next++), gap));
+      if (cases[i].to) assert_non_null(strstr(niti_log_note(log, next++), gap));
       if (cases[i].ends) assert_non_null(strstr(niti_log_note(log, next++), "of the last epochs up to epoch 8 are missing"));
     }
     assert_null(niti_log_note(log, next));

@@ -547,13 +547,17 @@ NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, cons
 
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir) {
   char *last, *previous, why[1024];
+  bool there = false;
   *out = NULL;
   if (used_previous) *used_previous = false;
   NitiStatus status = last_paths(&last, &previous, dir);
   if (status == NITI_OK) status = niti_checkpoint_load(out, last);
   if ((status == NITI_ERROR_FORMAT || status == NITI_ERROR_FILE) && last && previous) {
     (void)snprintf(why, sizeof why, "%s", niti_error());
-    if (niti_checkpoint_load(out, previous) == NITI_OK) {
+    if (status == NITI_ERROR_FILE && niti_path_is_entry(&there, last) != NITI_OK) there = true;
+    if (there) {
+      status = niti_fail(status, "%s; once it is removed, previous.safetensors takes its place", why);
+    } else if (niti_checkpoint_load(out, previous) == NITI_OK) {
       if (used_previous) *used_previous = true;
       (void)niti_fail(status, "%s", why);
       status = NITI_OK;

@@ -83,7 +83,8 @@ NitiStatus niti_checkpoint_load(NitiCheckpoint **out, const char *path);
 NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, const char *path);
 /* Loads DIR/last.safetensors; if that is missing or damaged, DIR/previous.safetensors. *used_previous (may be NULL): which one;
  * if true, niti_error() describes the failure of `last`. If neither loads, returns the failure of `last`. A `last` of a later
- * version also fails, since continuing from the previous checkpoint would overwrite it, and so does a lack of memory. */
+ * version also fails, since continuing from the previous checkpoint would overwrite it, and so do one that the system does not
+ * open or read, which may be intact, and a lack of memory. */
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir);
 
 #endif

@@ -174,7 +174,7 @@ static NitiStatus set_aside(LogFile *file, NitiLog *log) {
 static void note_missing(NitiLog *log, const LogFile *file, int64_t keep_epoch) {
   const NitiLogRows *rows = &file->rows;
   const bool none = rows->size == 0;
-  if (rows->leap_from > 0)
+  if (rows->leaps)
     (void)snprintf(log->notes[log->note_count++], NOTE_MAX,
                    "%.*s: after the row of epoch %lld comes that of epoch %lld: rows are missing, or not in their order",
                    NOTE_MAX / 2, file->path, (long long)rows->leap_from, (long long)rows->leap_to);

@@ -126,10 +126,12 @@ static size_t without_blank_end(const char *text, size_t size) {
 
 static void keep_row(NitiLogRows *rows, char *text, const Line *line, int64_t epoch) {
   const size_t length = (size_t)(line->end - line->begin);
-  if (rows->newest > 0 && rows->leap_from == 0 && (uint64_t)epoch - (uint64_t)rows->newest != 1) {
+  if (rows->any && !rows->leaps && (uint64_t)epoch - (uint64_t)rows->newest != 1) {
+    rows->leaps = true;
     rows->leap_from = rows->newest;
     rows->leap_to = epoch;
   }
+  rows->any = true;
   rows->newest = epoch;
   memmove(text + rows->size, line->begin, length);
   rows->size += length;

@@ -8,8 +8,9 @@
 
 typedef struct NitiLogRows {
   size_t size;    /* bytes of what stays, with the CSV header; 0: no row does */
-  int64_t newest; /* epoch of the last row that stays; 0: none does */
-  /* epochs of a row that stays and of the next one, where they do not follow each other; of the first such two; 0: none */
+  bool any;       /* a row stays */
+  int64_t newest; /* the epoch of the last one; 0: none */
+  bool leaps;     /* a row is not followed by that of the next epoch; the first such place: */
   int64_t leap_from, leap_to;
 } NitiLogRows;
 

@@ -118,10 +118,14 @@ NitiStatus niti_run_saved(NitiRun *run);
 /* Loads best.safetensors, which the caller closes. *out NULL: there is no such file, it is damaged, or not what this run saved
  * after its best epoch; niti_error() says which. Fails where it is there and the system cannot read it, or memory ran out. */
 NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run);
-/* Of a run restored from the checkpoint, before it saves anything: where that is the state after its best epoch and a crash kept
- * it from becoming best.safetensors, which is missing or another checkpoint of such a run, it becomes that now: *mended. Whatever
- * else is there stays. Fails as niti_run_load_best, and where it cannot be saved. */
-NitiStatus niti_run_mend_best(bool *mended, NitiRun *run, const NitiCheckpoint *checkpoint);
+/* Of a run restored from the checkpoint, before it saves anything: where that, or else the one before it, is the state after its
+ * best epoch, and a crash or a failure kept it from becoming best.safetensors, which is missing or of an earlier epoch, it
+ * becomes that now: *from is its file's name, else NULL. Whatever else is there stays. Fails for lack of memory, and where it
+ * cannot be saved. */
+NitiStatus niti_run_mend_best(const char **from, NitiRun *run, const NitiCheckpoint *checkpoint);
+/* Of a run whose `last` is damaged, so that *checkpoint is `previous`: where best.safetensors is a later state of the same run,
+ * *checkpoint becomes that one. */
+NitiStatus niti_run_take_newer(bool *taken, NitiCheckpoint **checkpoint, const NitiRun *run);
 /* Opens a run in the checkpoint's state; data_path NULL: the checkpoint's. A missing, unknown or malformed key or tensor is
  * NITI_ERROR_FORMAT with its name. */
 NitiStatus niti_run_restore(NitiRun *run, const NitiCheckpoint *checkpoint, const char *data_path);

@@ -6,10 +6,9 @@
 #include "platform/path.h"
 #include "train/run_state.h"
 
-/* What it and the run must have in common, besides the step; the run may have been extended since, and image files changed. The
- * first ones are those of any of the run's checkpoints. */
+/* What it and the run must have in common, besides the step; the run may have been extended since, and image files changed. */
 static const char *const common[] = {"seed", "train_set_images", "best_epoch", "best_correct", "best_images", "best_loss_sum"};
-enum { COMMON = sizeof common / sizeof *common, COMMON_TO_ALL = 2 };
+enum { COMMON = sizeof common / sizeof *common };
 
 /* The step that ends the best epoch; max_steps may end the run's last epoch before its end. */
 static int64_t best_step(const NitiRun *run) {
@@ -32,21 +31,21 @@ static NitiStatus check_best(const NitiRun *run, const NitiCheckpoint *best) {
 static const char best_name[] = "best.safetensors";
 
 /* *out NULL: there is no such file, or it is no checkpoint. */
-static NitiStatus load_file(NitiCheckpoint **out, const NitiRun *run) {
+static NitiStatus load_file(NitiCheckpoint **out, const NitiRun *run, const char *name) {
   char *path;
   bool there = false;
   *out = NULL;
-  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), best_name));
+  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), name));
   const NitiStatus status = niti_checkpoint_load(out, path);
   free(path);
-  if (status == NITI_ERROR_FILE) NITI_TRY(niti_path_has_file(&there, niti_run_folder_path(run->folder), best_name));
+  if (status == NITI_ERROR_FILE) NITI_TRY(niti_path_has_file(&there, niti_run_folder_path(run->folder), name));
   return there || status == NITI_ERROR_MEMORY ? status : NITI_OK;
 }
 
 NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run) {
   *out = NULL;
   NITI_TRY(niti_run_saved(run)); /* it may still be being written */
-  NITI_TRY(load_file(out, run));
+  NITI_TRY(load_file(out, run, best_name));
   if (!*out) return NITI_OK;
   const NitiStatus status = check_best(run, *out);
   if (status == NITI_OK) return NITI_OK;
@@ -55,37 +54,100 @@ NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run) {
   return status == NITI_ERROR_MEMORY ? status : NITI_OK;
 }
 
-/* Whether it is a checkpoint of the run, as far as can be told, but not after the best epoch. */
-static bool is_outdated(const NitiRun *run, const NitiCheckpoint *best, const NitiCheckpoint *checkpoint) {
-  NitiRun other = {0};
-  if (check_best(run, best) == NITI_OK || niti_run_state_load(&other, best) != NITI_OK) return false;
-  return niti_run_state_compare(run, &other, common, COMMON_TO_ALL, "") == NITI_OK &&
-         strcmp(other.inputs.model, niti_checkpoint_get(checkpoint, "model")) == 0;
+/* ---- what a crash or a failed save has left ---- */
+
+/* Whether two resolved recipes are of one run, which may have been extended: all lines but that of `epochs` are the same. */
+static bool same_recipe(const char *a, const char *b) {
+  static const char epochs[] = "epochs:";
+  while (*a && *b) {
+    const size_t left = strcspn(a, "\n"), right = strcspn(b, "\n");
+    const bool both = strncmp(a, epochs, sizeof epochs - 1) == 0 && strncmp(b, epochs, sizeof epochs - 1) == 0;
+    if (!both && (left != right || memcmp(a, b, left) != 0)) return false;
+    a += left + (a[left] == '\n');
+    b += right + (b[right] == '\n');
+  }
+  return *a == *b;
 }
 
-/* Whether a crash may have left it so: missing, or as an earlier epoch left it. */
+static bool same_value(const char *key, const NitiCheckpoint *a, const NitiCheckpoint *b) {
+  const char *left = niti_checkpoint_get(a, key), *right = niti_checkpoint_get(b, key);
+  return left == right || (left && right && strcmp(left, right) == 0);
+}
+
+/* Whether both are of one run, as far as files can tell, and of the same training images. */
+static bool same_run(const NitiCheckpoint *a, const NitiCheckpoint *b) {
+  static const char *const keys[] = {"model", "seed", "train_set_images", "train_set_sha256", "train_set_names_sha256"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
+    if (!same_value(keys[i], a, b)) return false;
+  }
+  const char *left = niti_checkpoint_get(a, "recipe"), *right = niti_checkpoint_get(b, "recipe");
+  return left && right && same_recipe(left, right);
+}
+
+static int64_t step_of(const NitiCheckpoint *checkpoint) {
+  NitiRun other = {0};
+  return niti_run_state_load(&other, checkpoint) == NITI_OK ? other.step : -1;
+}
+
+/* Whether a crash may have left best.safetensors so: missing, or of an earlier epoch of the run. */
 static NitiStatus is_left_over(bool *is, const NitiRun *run, const NitiCheckpoint *checkpoint) {
   NitiCheckpoint *best;
   bool there;
-  NITI_TRY(load_file(&best, run));
-  *is = best && is_outdated(run, best, checkpoint);
-  const bool loaded = best != NULL;
-  niti_checkpoint_close(best);
-  if (loaded) return NITI_OK;
+  const NitiStatus status = load_file(&best, run, best_name);
+  if (status == NITI_ERROR_MEMORY) return status;
+  if (best) {
+    const int64_t step = step_of(best);
+    *is = step >= 0 && step < best_step(run) && same_run(best, checkpoint);
+    niti_checkpoint_close(best);
+    return NITI_OK;
+  }
   NITI_TRY(niti_path_has_entry(&there, niti_run_folder_path(run->folder), best_name));
   *is = !there;
   return NITI_OK;
 }
 
-NitiStatus niti_run_mend_best(bool *mended, NitiRun *run, const NitiCheckpoint *checkpoint) {
+static NitiStatus make_best(const NitiRun *run, const NitiCheckpoint *checkpoint) {
   char *path;
-  *mended = false;
-  if (run->best_epoch == 0 || run->step != best_step(run)) return NITI_OK;
-  NITI_TRY(is_left_over(mended, run, checkpoint));
-  if (!*mended) return NITI_OK;
   NITI_TRY(niti_run_folder_hold(run->folder));
   NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), best_name));
   const NitiStatus status = niti_checkpoint_save(checkpoint, path);
   free(path);
   return status;
+}
+
+NitiStatus niti_run_mend_best(const char **from, NitiRun *run, const NitiCheckpoint *checkpoint) {
+  static const char previous_name[] = "previous.safetensors";
+  NitiCheckpoint *previous = NULL;
+  bool left_over;
+  *from = NULL;
+  if (run->best_epoch == 0) return NITI_OK;
+  NITI_TRY(is_left_over(&left_over, run, checkpoint));
+  if (!left_over) return NITI_OK;
+  if (run->step == best_step(run)) {
+    NITI_TRY(make_best(run, checkpoint));
+    *from = strrchr(niti_checkpoint_source(checkpoint), '/') + 1; /* it was loaded from the run's folder */
+    return NITI_OK;
+  }
+  /* the save of the best epoch failed after `last`, and the state was saved once more as the run ended */
+  NitiStatus status = load_file(&previous, run, previous_name);
+  if (status == NITI_ERROR_MEMORY) return status;
+  status = NITI_OK;
+  if (previous && same_run(previous, checkpoint) && check_best(run, previous) == NITI_OK) {
+    status = make_best(run, previous);
+    *from = previous_name;
+  }
+  niti_checkpoint_close(previous);
+  return status;
+}
+
+NitiStatus niti_run_take_newer(bool *taken, NitiCheckpoint **checkpoint, const NitiRun *run) {
+  NitiCheckpoint *best;
+  *taken = false;
+  const NitiStatus status = load_file(&best, run, best_name);
+  if (status == NITI_ERROR_MEMORY) return status;
+  *taken = best && same_run(best, *checkpoint) && step_of(best) > step_of(*checkpoint);
+  NitiCheckpoint *other = *taken ? *checkpoint : best;
+  if (*taken) *checkpoint = best;
+  niti_checkpoint_close(other);
+  return NITI_OK;
 }

@@ -1,6 +1,8 @@
 /* A whole run, from options to result: a new one, or one that goes on from its folder after any interruption. */
+#define _GNU_SOURCE /* asprintf */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "train/epochs.h"
 #include "train/initial.h"
@@ -160,8 +162,8 @@ static void warn_changed(const NitiRun *run) {
   const int64_t all = run->inputs.images[NITI_TEST], missing = all - run->present.images[NITI_TEST];
   char text[96] = "";
   if (missing > 0)
-    (void)snprintf(text, sizeof text, " (%" PRId64 " of its %" PRId64 " test images %s missing)", missing, all,
-                   missing == 1 ? "is" : "are");
+    (void)snprintf(text, sizeof text, " (%" PRId64 " test images, where it began with %" PRId64 ")",
+                   run->present.images[NITI_TEST], all);
   if (run->data_changed)
     niti_run_warn(run, "%s: image files have changed since the run began%s; its result will differ", run->data_path, text);
 }
@@ -178,20 +180,28 @@ static NitiStatus go_on(NitiRun *run, const char *run_path) {
 }
 
 static NitiStatus mend_best(NitiRun *run, const NitiCheckpoint *checkpoint) {
-  bool mended;
-  NITI_TRY(niti_run_mend_best(&mended, run, checkpoint));
-  if (mended)
-    niti_run_note(
-        run,
-        "best.safetensors made of %s, which holds the weights of epoch %d, the best: the run had ended before it was written",
-        niti_checkpoint_source(checkpoint), run->best_epoch);
+  const char *from;
+  NITI_TRY(niti_run_mend_best(&from, run, checkpoint));
+  if (from)
+    niti_run_note(run, "best.safetensors made of %s, which holds the weights of epoch %d, the best: it had not been written",
+                  from, run->best_epoch);
   return NITI_OK;
 }
 
-static NitiStatus open_folder(NitiRun *run, NitiCheckpoint **checkpoint, bool *previous, const char *run_path) {
+/* *instead: what takes the place of a damaged or missing `last`, and why; the caller frees it. NULL: nothing does. */
+static NitiStatus open_folder(NitiRun *run, NitiCheckpoint **checkpoint, char **instead, const char *run_path) {
+  bool previous, newer = false;
+  char why[1024];
   NITI_TRY(niti_run_folder_open(&run->folder, run_path));
   note_lock(run);
-  return niti_checkpoint_load_last(checkpoint, previous, run_path);
+  NITI_TRY(niti_checkpoint_load_last(checkpoint, &previous, run_path));
+  if (!previous) return NITI_OK;
+  (void)snprintf(why, sizeof why, "%s", niti_error());
+  NITI_TRY(niti_run_take_newer(&newer, checkpoint, run));
+  const char *which = newer ? "best.safetensors, which is newer than the checkpoint before it" : "the checkpoint before it";
+  if (asprintf(instead, "%s; continuing from %s", why, which) >= 0) return NITI_OK;
+  *instead = NULL;
+  return niti_fail(NITI_ERROR_MEMORY, "out of memory for a warning");
 }
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
@@ -201,13 +211,14 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
   const NitiTrainOptions none = {0};
   NitiRun run = {.options = options ? *options : none};
   NitiCheckpoint *checkpoint = NULL;
-  bool previous = false;
+  char *instead = NULL;
   NitiStatus status = check_options(__func__, &run.options);
   if (status == NITI_OK) status = niti_together_begin(&run, __func__);
   if (status == NITI_OK)
-    status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &previous, run_path) : NITI_OK);
+    status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &instead, run_path) : NITI_OK);
   if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);
-  if (status == NITI_OK && previous) niti_run_warn(&run, "%s; continuing from the checkpoint before it", niti_error());
+  if (status == NITI_OK && instead) niti_run_warn(&run, "%s", instead);
+  free(instead);
   if (status == NITI_OK) status = niti_run_agree(&run, niti_run_restore(&run, checkpoint, run.options.data));
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK) note_ranks(&run);

@@ -8,7 +8,7 @@ import pytest
 
 import data_sets
 from test_validation import noisy, write_set
-from tool import NITI, forge, niti, resume, train
+from tool import NITI, forge, hash_of, niti, resume, train
 
 EPOCHS = 4  # the best is the third, also of five
 
@@ -30,6 +30,18 @@ def runs(shared, toy_recipe):
     return both
 
 
+@pytest.fixture(scope="module")
+def strace():
+    """The beginning of a command that a system call fails in."""
+    command = [shutil.which("strace") or "strace", "-f", "-qq", "-o", "/dev/null"]
+    try:
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
+            pytest.skip("strace may not trace here")
+    except FileNotFoundError:
+        pytest.skip("no strace")
+    return command
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -41,8 +53,14 @@ def replace(path, by):
     by(path)
 
 
+def remove_both(best):
+    """previous.safetensors may hold the best weights, too."""
+    best.unlink()
+    best.with_name("previous.safetensors").unlink()
+
+
 SPOILT = {
-    "removed": (lambda best, _: best.unlink(), "No such file"),
+    "removed": (lambda best, _: remove_both(best), "No such file"),
     "folder": (lambda best, _: replace(best, os.mkdir), "regular file"),
     "link": (lambda best, _: replace(best, lambda path: os.symlink("/nowhere/x", path)), "symbolic link"),
     "loop": (lambda best, _: replace(best, lambda path: path.symlink_to(path)), "symbolic link"),
@@ -103,7 +121,7 @@ def test_what_a_crash_left_is_mended(kind, longer, rising, runs, tmp_path):
     {"removed": os.unlink, "earlier": earlier}[kind](best)
     options = ["--epochs", EPOCHS + 1] if longer else []
     done = niti("train", "--resume", run, "--threads", 1, "--json", *options)
-    assert done.returncode == 0 and f"best.safetensors made of {run / 'last.safetensors'}, which holds the weights of epoch {EPOCHS - 1}" in done.stderr, done.stderr
+    assert done.returncode == 0 and f"best.safetensors made of last.safetensors, which holds the weights of epoch {EPOCHS - 1}" in done.stderr, done.stderr
     assert best.read_bytes() == whole.read_bytes()
     result = json.loads(done.stdout)
     assert not result["warnings"] and result["best_epoch"] == EPOCHS - 1
@@ -126,6 +144,49 @@ def test_what_no_crash_left_stays(kind, rising, runs, tmp_path):
     assert before[1] == after[1] and before[0].st_ino == after[0].st_ino
 
 
+def test_the_best_of_a_run_alike_stays(rising, toy_recipe, runs, tmp_path):
+    """One that differs in its rate alone, or in its images alone."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(rising, run)
+    data = runs[False][0].with_name("data")
+    train(toy_recipe, data, other, "--epochs", 1, "--set", "update.mu=4")
+    shutil.copy(other / "best.safetensors", run)
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet")
+    assert done.returncode == 0 and "or remove what is there" in done.stderr, done.stderr
+    assert hash_of(run / "best.safetensors") == hash_of(other / "best.safetensors")
+    shutil.rmtree(other)
+    train(toy_recipe, write_set(tmp_path / "data", train=noisy(320, 5), t10k=noisy(90, 3)), other, "--epochs", 1)
+    shutil.copy(other / "best.safetensors", run)
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet")
+    assert done.returncode == 0 and "or remove what is there" in done.stderr, done.stderr
+    assert hash_of(run / "best.safetensors") == hash_of(other / "best.safetensors")
+
+
+@pytest.mark.parametrize("how", ["bit", "removed"])
+def test_a_best_that_is_newer_than_previous(how, rising, runs, tmp_path):
+    """Where `last` is damaged the run goes on from it."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    {"bit": flip, "removed": os.unlink}[how](run / "last.safetensors")
+    done = niti("train", "--resume", run, "--threads", 1, "--json", "--epochs", EPOCHS + 1)
+    assert done.returncode == 0 and "continuing from best.safetensors, which is newer" in done.stderr, done.stderr
+    result = json.loads(done.stdout)
+    assert result["hash"] == runs[False][1]["hash"] and result["best_epoch"] == EPOCHS - 1 and len(result["warnings"]) == 1
+    assert (run / "best.safetensors").read_bytes() == (rising / "best.safetensors").read_bytes()
+
+
+def test_a_newer_best_of_another_run(rising, toy_recipe, runs, tmp_path):
+    """It is not taken in the place of a damaged `last`."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(rising, run)
+    train(toy_recipe, runs[False][0].with_name("data"), other, "--epochs", EPOCHS, "--set", "update.mu=4")
+    shutil.copy(other / "last.safetensors", run / "best.safetensors")
+    flip(run / "last.safetensors")
+    done = niti("train", "--resume", run, "--threads", 1, "--quiet")
+    assert done.returncode == 0 and "continuing from the checkpoint before it" in done.stderr, done.stderr
+    assert hash_of(run / "last.safetensors") == hash_of(rising / "last.safetensors")
+
+
 def test_a_best_that_cannot_be_mended(rising, tmp_path):
     """The reason, and how to go on; then the run is whole."""
     run = tmp_path / "run"
@@ -144,6 +205,7 @@ def test_a_best_that_came_back(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs[True][0], run)
     (run / "best.safetensors").rename(tmp_path / "away")
+    (run / "previous.safetensors").unlink()
     niti("train", "--resume", run, "--threads", 1, "--quiet", "--epochs", EPOCHS + 1)
     (tmp_path / "away").rename(run / "best.safetensors")
     done = niti("train", "--resume", run, "--threads", 1, "--quiet")
@@ -152,18 +214,12 @@ def test_a_best_that_came_back(runs, tmp_path):
 
 
 @pytest.mark.parametrize("validates", (False, True))
-def test_a_best_that_cannot_be_read(validates, runs, tmp_path):
+def test_a_best_that_cannot_be_read(validates, runs, strace, tmp_path):
     """It may be whole: the run's last step is saved, and it goes on once the file can be read."""
     whole, expected, _ = runs[validates]
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     best = run / "best.safetensors"
-    strace = [shutil.which("strace") or "strace", "-f", "-qq", "-o", "/dev/null"]
-    try:
-        if subprocess.run([*strace, "true"], capture_output=True, check=False).returncode != 0:
-            pytest.skip("strace may not trace here")
-    except FileNotFoundError:
-        pytest.skip("no strace")
     for options in (["--epochs", str(EPOCHS + 1)], []):
         done = subprocess.run([*strace, "-P", best, "-e", "trace=openat", "-e", "inject=openat:error=EIO", NITI, "train", "--resume", run, "--quiet",
                                "--threads", "1", *options], capture_output=True, text=True, check=False)
@@ -178,3 +234,34 @@ def test_a_run_of_a_part_of_an_epoch(toy_recipe, runs, tmp_path):
     data = data_sets.write_idx_set(tmp_path / "data", data_sets.squares(160, 1), data_sets.squares(40, 2))
     result = train(toy_recipe, data, tmp_path / "run", "--max-steps", 3)
     assert result["best_epoch"] == 1 and not result["warnings"] and not resume(tmp_path / "run")["warnings"]
+
+
+def test_a_last_that_cannot_be_read(rising, strace, tmp_path):
+    """It may be intact: the run does not go back behind it, and nothing changes."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for call in ("openat:error=EIO", "openat:error=EACCES", "pread64:error=EIO"):
+        done = subprocess.run([*strace, "-P", run / "last.safetensors", "-e", f"trace={call.split(':')[0]}", "-e", f"inject={call}:when=1", NITI, "train", "--resume", run,
+                               "--epochs", str(EPOCHS + 1), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "last.safetensors" in done.stderr and "once it is removed, previous.safetensors takes its place" in done.stderr, done.stderr
+        assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"} == {name: text for name, text in before.items() if name != ".lock"}
+
+
+@pytest.mark.parametrize("call", ["openat:error=ENOSPC:when=1", "write:error=ENOSPC:when=1", "fsync:error=EIO:when=1"])
+def test_a_best_that_could_not_be_saved(call, runs, strace, tmp_path):
+    """The epoch before the last is the best, and its save fails as the run ends: it is saved once more, and best made of previous."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    folder = runs[True][0].with_name("data")
+    recipe = runs[True][0] / "recipe.yaml"
+    result = train(recipe, folder, whole, "--epochs", EPOCHS)
+    assert result["best_epoch"] == EPOCHS - 1
+    train(recipe, folder, run, "--epochs", EPOCHS - 2)
+    done = subprocess.run([*strace, "-P", run / "best.safetensors.tmp", "-e", f"trace={call.split(':')[0]}", "-e", f"inject={call}", NITI, "train", "--resume", run,
+                           "--epochs", str(EPOCHS), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    done = niti("train", "--resume", run, "--threads", 1, "--json")
+    assert done.returncode == 0 and "best.safetensors made of" in done.stderr, done.stderr
+    assert hash_of(run / "best.safetensors") == hash_of(whole / "best.safetensors")
+    resumed = json.loads(done.stdout)
+    assert not resumed["warnings"] and all(resumed[key] == result[key] for key in ("hash", "best_epoch", "best_test_accuracy", "best_validation_accuracy"))
