@@ -6,8 +6,9 @@
   bench/results.py --data cifar10=cifar-10-batches-bin --seeds 1 "mobilenet-v2-cifar10 --set data.validation=5000 --set update.lr=0.1"
   bench/results.py --table                                                                          # what has been measured
 
-A row is a recipe and, in the same word, options of `niti train`. Its float twin (--twins; bench/peers/pytorch_train.py) gets those of
-them that begin with --set or --epochs. The data set of a recipe is the --data whose name its name ends with.
+A row is a recipe and, in the same word, options of `niti train`. Its float twin (--twins; bench/peers/pytorch_train.py) gets --set,
+--epochs, --max-steps and --batch of them, goes without those that change no weight, such as --test-every, and refuses the others.
+The data set of a recipe is the --data whose name its name ends with.
 
 Each run that ends is a line of JSON in OUT/results.jsonl as soon as it does, and is not made again. SIGINT, SIGTERM or the end of
 --seconds stops all: niti's runs save their state, and the same command goes on with them; twins begin anew. Several processes
@@ -23,9 +24,13 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 TWIN = pathlib.Path(__file__).resolve().parent / "peers" / "pytorch_train.py"
+SHORT = {"--epochs": "epochs", "--max-steps": "max_steps", "--batch": "batch"}  # options of niti train for --set KEY=
+FLAGS = {"--quiet", "--json", "--json-stream"}  # these and the next change no weight
+PASSED_OVER = {"--save-every", "--test-every", "--test-limit", "--measure-every", "--threads", "--isa", "--backend", "--tuning"}
 
 
 def seeds_of(text: str) -> list[int]:
@@ -39,6 +44,25 @@ def seeds_of(text: str) -> list[int]:
     return found
 
 
+def twin_edits(row: str, options: list[str]) -> list[str]:
+    """What a row's options change in the recipe, in niti's order: those that are short for settings come after --set."""
+    sets, settings, rest = [], [], iter(options)
+    for option in rest:
+        name, equals, value = option.partition("=")
+        if name in FLAGS:
+            continue
+        if name != "--set" and name not in SHORT and name not in PASSED_OVER:
+            sys.exit(f"results: {row}: {name} does not reach the twin (expected --set, {', '.join(SHORT)} or options that change no weight)")
+        value = value if equals else next(rest, None)
+        if value is None:
+            sys.exit(f"results: {row}: {name} needs a value")
+        if name == "--set":
+            sets.append(value)
+        elif name in SHORT:
+            settings.append(f"{SHORT[name]}={value}")
+    return sets + settings
+
+
 class Job:
     def __init__(self, kind: str, row: str, seed: int, args: argparse.Namespace) -> None:
         self.kind, self.row, self.seed = kind, " ".join(row.split()), seed
@@ -49,6 +73,7 @@ class Job:
         if not names:
             sys.exit(f"results: {self.recipe}: no --data for it (expected --data NAME=DIR, where the recipe's name ends with NAME)")
         self.data = args.data[max(names, key=len)]
+        self.edits = twin_edits(self.row, self.options) if kind == "twin" else []
 
     def key(self) -> tuple:
         return self.kind, self.row, self.seed
@@ -56,11 +81,7 @@ class Job:
     def command(self) -> list[str]:
         common = [self.recipe, "--data", self.data, "--seed", str(self.seed)]
         if self.kind == "twin":
-            shared, options = [], iter(self.options)
-            for option in options:
-                if option.split("=")[0] in ("--set", "--epochs"):
-                    shared += [option] if "=" in option and option.startswith("--epochs") else [option, next(options)]
-            return [self.args.python, str(TWIN), *common, *shared, *shlex.split(self.args.twin_options)]
+            return [self.args.python, str(TWIN), *common, *(f"--set={edit}" for edit in self.edits), *shlex.split(self.args.twin_options)]
         if (self.run / "last.safetensors").exists():
             return [self.args.niti, "train", "--resume", str(self.run), "--quiet", "--json"]
         return [self.args.niti, "train", *common, "--run", str(self.run), "--quiet", "--json", *self.options]
@@ -81,8 +102,9 @@ class Job:
             return None
         scored = "validation" if "validation_accuracy" in report or report.get("scored") == "validation" else "test"
         final = report.get(f"final_{scored}_accuracy", report.get(f"{scored}_accuracy"))
+        epochs = report.get("epochs_begun", report.get("epochs"))  # max_steps may end a run within one; twins count those begun
         return {"kind": self.kind, "row": self.row, "seed": self.seed, "scored": scored, "final": final,
-                "best": report.get(f"best_{scored}_accuracy"), "hash": report.get("hash"), "epochs": report.get("epochs"),
+                "best": report.get(f"best_{scored}_accuracy"), "hash": report.get("hash"), "epochs": epochs,
                 "seconds": None if self.resumed else round(time.time() - self.begin, 1), "report": report}
 
 
@@ -118,8 +140,31 @@ def self_test() -> None:
     assert seeds_of("1-3,7") == [1, 2, 3, 7]
     args = argparse.Namespace(out=pathlib.Path("/nowhere"), data={"mnist": "m", "fashion-mnist": "f"}, niti="niti", python="python3",
                               twin_options="--compile")
-    job = Job("twin", "vgg8b-fashion-mnist --test-every 5 --set a=b --epochs 3", 2, args)
-    assert job.command()[2:] == ["vgg8b-fashion-mnist", "--data", "f", "--seed", "2", "--set", "a=b", "--epochs", "3", "--compile"], job.command()
+
+    def twin(options: str) -> list[str]:
+        command = Job("twin", f"vgg8b-fashion-mnist {options}", 2, args).command()
+        assert command[2:7] == ["vgg8b-fashion-mnist", "--data", "f", "--seed", "2"] and command[-1] == "--compile", command
+        return command[7:-1]
+
+    def refusal(options: str) -> str:
+        try:
+            return f"accepted: {twin(options)}"
+        except SystemExit as refused:
+            return str(refused.code)
+
+    assert twin("--test-every 5 --set a=b --epochs 3") == ["--set=a=b", "--set=epochs=3"]
+    assert twin("--set=a=b --epochs=3 --set 'c={d: 1}'") == ["--set=a=b", "--set=c={d: 1}", "--set=epochs=3"]
+    assert twin("--batch 32 --max-steps=9 --set batch=8") == ["--set=batch=8", "--set=batch=32", "--set=max_steps=9"]
+    assert twin("--quiet --json --threads 2 --backend=cuda:1 --isa auto --tuning off --save-every=2 --measure-every 0 --test-limit 9") == []
+    for options in ("--init a", "--init=a", "--seed 3", "--resume a", "--dry-run", "stray", "-x"):
+        assert f"{options.split('=')[0].split()[0]} does not reach the twin" in refusal(options), refusal(options)
+    assert refusal("--set a=b --epochs").endswith("--epochs needs a value"), refusal("--epochs")
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job("niti", "vgg8b-fashion-mnist --max-steps 9", 1, argparse.Namespace(**{**vars(args), "out": pathlib.Path(folder)}))
+        job.log.parent.mkdir()
+        pathlib.Path(f"{job.log}.out").write_text(json.dumps({"test_accuracy": 9.5, "epochs": 0, "epochs_begun": 1}))
+        job.process, job.begin, job.resumed = argparse.Namespace(returncode=0), time.time(), False
+        assert job.record()["epochs"] == 1 and job.record()["final"] == 9.5, job.record()
 
 
 class Stopped(Exception):

@@ -280,6 +280,59 @@ static void augmentation_is_read(void **state) {
   niti_recipe_close(r);
 }
 
+/* Read by value, and written in one way. */
+static void mixup_is_a_number(void **state) {
+  static const struct {
+    const char *written;
+    NitiMixup mixup;
+    const char *resolved; /* NULL: left out */
+  } all[] = {{"0.2", NITI_MIXUP_EDGES, "mixup: 0.2,"},
+             {"0.20", NITI_MIXUP_EDGES, "mixup: 0.2,"},
+             {"0.200000", NITI_MIXUP_EDGES, "mixup: 0.2,"},
+             {"'0.2'", NITI_MIXUP_EDGES, "mixup: 0.2,"},
+             {"1", NITI_MIXUP_EVEN, "mixup: 1,"},
+             {"1.0", NITI_MIXUP_EVEN, "mixup: 1,"},
+             {"0", NITI_MIXUP_NONE, NULL},
+             {"0.0", NITI_MIXUP_NONE, NULL}};
+  static const char *const wrong[] = {"none", "0.21", "1.000001", "2", "-0.2", "0.2000001", ".2", "[0.2]", "~", "'0.20'"};
+  NitiRecipe *r;
+  char set[64];
+  const char *const sets[] = {set};
+  (void)state;
+  for (size_t i = 0; i < sizeof all / sizeof *all; ++i) {
+    (void)snprintf(set, sizeof set, "data.mixup=%s", all[i].written);
+    assert_int_equal(niti_recipe_parse(&r, HEAD "loss: softmax\ndata: {mixup: 1}\n", "r.yaml", sets, 1, NULL), NITI_OK);
+    assert_int_equal(r->data.mixup, all[i].mixup);
+    assert_true(all[i].resolved ? strstr(r->text, all[i].resolved) != NULL : strstr(r->text, "mixup") == NULL);
+    assert_round_trip(r);
+    niti_recipe_close(r);
+  }
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; ++i) {
+    (void)snprintf(set, sizeof set, "data.mixup=%s", wrong[i]);
+    assert_int_equal(niti_recipe_parse(&r, HEAD "loss: softmax\n", "r.yaml", sets, 1, NULL), NITI_ERROR_ARGUMENT);
+    assert_non_null(strstr(niti_error(), "data: mixup: expected one of: 0, 0.2, 1, found "));
+  }
+}
+
+/* `none` is what a recipe without the key has, and what the resolved text leaves out. */
+static void averages_can_be_switched_off(void **state) {
+  static const char *const none[] = {"average=none"}, *const on[] = {"average={from: {at: 50%}}"};
+  (void)state;
+  NitiRecipe *without = parsed(HEAD "update: {kind: sgd}\n"), *r = parsed(HEAD "average: none\n");
+  assert_false(niti_averaging_on(&r->average)); /* of update niti, which has no average */
+  niti_recipe_close(r);
+  assert_int_equal(niti_recipe_parse(&r, HEAD "update: {kind: sgd}\naverage: {from: {epoch: 1}}\n", "r.yaml", none, 1, NULL),
+                   NITI_OK);
+  assert_false(niti_averaging_on(&r->average));
+  assert_string_equal(r->text, without->text);
+  assert_round_trip(r);
+  niti_recipe_close(r);
+  niti_recipe_close(without);
+  assert_int_equal(niti_recipe_parse(&r, HEAD "update: {kind: sgd}\naverage: none\n", "r.yaml", on, 1, NULL), NITI_OK);
+  assert_true(niti_averaging_on(&r->average) && r->average.from.unit == NITI_POSITION_SHARE);
+  niti_recipe_close(r);
+}
+
 static void choices_follow_the_enumerations(void **state) {
   static const char *const modes[] = {"nearest", "pseudo-stochastic", "stochastic", "truncate", "stochastic-byte"};
   static const NitiRounding values[] = {NITI_NEAREST, NITI_PSEUDO_STOCHASTIC, NITI_STOCHASTIC, NITI_TRUNCATE,
@@ -499,7 +552,7 @@ static void wrong_recipes_are_refused(void **state) {
       {HEAD "batches: 3\n", F,
        "r.yaml:3:1: recipe: unknown key 'batches', did you mean 'batch'? (expected: name, model, data, batch, epochs, max_steps, "
        "seed, loss, label_smoothing, rounding, clip, update, freeze, evaluation, average)"},
-      {HEAD "update: {kind: sgd}\naverage: 0.75\n", F, "r.yaml:4:10: average: expected a mapping, found '0.75'"},
+      {HEAD "update: {kind: sgd}\naverage: 0.75\n", F, "r.yaml:4:10: average: expected none or a mapping, found '0.75'"},
       {HEAD "update: {kind: sgd}\naverage: {every: {epoch: 1}}\n", F, "r.yaml:4:10: average: missing key 'from'"},
       {HEAD "update: {kind: sgd}\naverage: {from: 3}\n", F, "r.yaml:4:17: average: from: expected a mapping, found '3'"},
       {HEAD "update: {kind: sgd}\naverage: {from: {at: 50%}, to: 3}\n", F, "r.yaml:4:28: average: unknown key 'to'"},
@@ -741,6 +794,8 @@ int main(void) {
       cmocka_unit_test(sets_apply_in_order),
       cmocka_unit_test(sets_make_what_is_absent_and_replace_models),
       cmocka_unit_test(augmentation_is_read),
+      cmocka_unit_test(mixup_is_a_number),
+      cmocka_unit_test(averages_can_be_switched_off),
       cmocka_unit_test(bad_sets_name_themselves),
       cmocka_unit_test(a_given_model_text_is_used),
       cmocka_unit_test(model_files_lie_beside_the_recipe),

@@ -184,6 +184,11 @@ def beta_part(x: np.ndarray, shape: float) -> np.ndarray:
     return x**shape * total
 
 
+def images_per_second(rows: list[dict]) -> float:
+    """Of the median epoch: what it trained on, which is less than the whole set where max_steps ended it."""
+    return 1 / sorted(row["train_seconds"] / row["images"] for row in rows)[len(rows) // 2]
+
+
 def share_table(mixup: float) -> np.ndarray:
     """[256]: the shares of the next image, 256ths, by a random word's first byte."""
     if mixup == 1:

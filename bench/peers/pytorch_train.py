@@ -272,7 +272,8 @@ class Run:
         self.loss(logits, labels, shares).backward()
         return logits
 
-    def train_epoch(self, epoch: int) -> tuple[float, float]:
+    def train_epoch(self, epoch: int) -> tuple[float, float, int]:
+        """Loss, accuracy, and how many images there were: max_steps may end the run within the epoch."""
         scores = Scores(self.device)
         self.network.train()
         for x, labels, shares in self.feeds["train"].batches(self.recipe["batch"], self.recipe["seed"], epoch):
@@ -288,7 +289,7 @@ class Run:
             self.step += 1
             if self.step in self.samples:
                 self.add_sample()
-        return scores.means()
+        return *scores.means(), scores.count
 
     @torch.no_grad()
     def add_sample(self) -> None:
@@ -326,10 +327,10 @@ class Run:
             if self.step == self.steps:
                 return
             begin = time.perf_counter()
-            loss, accuracy = self.train_epoch(epoch)
+            loss, accuracy, count = self.train_epoch(epoch)
             middle = time.perf_counter()
             scored_loss, scored = self.evaluate()
-            yield {"epoch": epoch + 1, "train_loss": loss, "train": accuracy, "loss": scored_loss, "accuracy": scored,
+            yield {"epoch": epoch + 1, "images": count, "train_loss": loss, "train": accuracy, "loss": scored_loss, "accuracy": scored,
                    "train_seconds": middle - begin, "seconds": time.perf_counter() - begin}
 
 
@@ -367,7 +368,7 @@ def summary(run: Run, rows: list[dict], recipe: dict, model: dict, args: argpars
         "images": {name: feed.count for name, feed in run.feeds.items()},
         "weights": sum(p.numel() for p in run.network.parameters()), f"final_{run.scored}_accuracy": rows[-1]["accuracy"],
         f"best_{run.scored}_accuracy": best["accuracy"], "best_epoch": best["epoch"], f"final_{run.scored}_loss": rows[-1]["loss"],
-        "images_per_second": run.feeds["train"].count / sorted(row["train_seconds"] for row in rows)[len(rows) // 2],
+        "images_per_second": batches.images_per_second(rows),
         "training_seconds": sum(row["seconds"] for row in rows), "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
         "compiled": args.compile, "graph": args.graph, "dropout_per": args.dropout_per, "label_smoothing": recipe["label_smoothing"],
         "evaluation": recipe["evaluation"],

@@ -77,6 +77,8 @@ def load(name: str, edits: list[str]) -> tuple[dict, dict]:
     check_keys("", recipe, KEYS[""])
     for option in edits:
         edit(recipe, option)
+    if recipe.get("average") == "none":
+        del recipe["average"]
     for what, known in KEYS.items():
         check_keys(what, recipe.get(what, {}) if what else recipe, known)
     data = {"kind": "auto", "type": "auto", "mean": "auto", "std": "auto", "pad": 0, "crop": "centre", "flip": False, "fit": "crop",

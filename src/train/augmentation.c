@@ -9,6 +9,7 @@ enum { SCALE_DEFAULT = 80000, ASPECT_LEAST_DEFAULT = 750000, ASPECT_MOST_DEFAULT
 enum { PLACES = 6 };
 
 static const char *const mixups[] = {"0", "0.2", "1", NULL}; /* in the order of NitiMixup */
+static const int32_t mixup_values[] = {0, 200000, 1000000};  /* the same in millionths */
 
 /* `[least, most]`; the two in millionths. */
 static NitiStatus read_range(int32_t out[2], const NitiYaml *node, const char *what, int32_t min, int32_t max) {
@@ -65,17 +66,26 @@ static NitiStatus read_strength(int32_t *out, const NitiDataOptions *data, const
                         coloured ? "a model input of 3 channels" : "a model input of 1 or 3 channels");
 }
 
+/* By value: 0.20 is 0.2. */
+static NitiStatus read_mixup(NitiDataOptions *data, const NitiYaml *mapping) {
+  static const char what[] = "data: mixup";
+  const NitiYaml *node = niti_yaml_get(mapping, "mixup");
+  int32_t value = -1, choice = 0;
+  if (!node) return NITI_OK;
+  (void)niti_yaml_millionths(&value, node, what, 0, mixup_values[NITI_MIXUP_EVEN]); /* else the choice's message holds */
+  while (choice < NITI_MIXUP_EVEN && mixup_values[choice] != value) ++choice;
+  if (mixup_values[choice] != value) NITI_TRY(niti_yaml_choice(&choice, node, what, mixups));
+  data->mixup = (NitiMixup)choice;
+  return NITI_OK;
+}
+
 NitiStatus niti_augmentation_read(NitiDataOptions *data, const NitiYaml *mapping, NitiShape input) {
   NITI_TRY(read_resized(data, mapping));
   NITI_TRY(read_cutout(data, mapping, input));
   NITI_TRY(read_strength(&data->brightness, data, mapping, "brightness", input, false));
   NITI_TRY(read_strength(&data->contrast, data, mapping, "contrast", input, false));
   NITI_TRY(read_strength(&data->saturation, data, mapping, "saturation", input, true));
-  const NitiYaml *mixup = niti_yaml_get(mapping, "mixup");
-  int32_t choice = 0;
-  if (mixup) NITI_TRY(niti_yaml_choice(&choice, mixup, "data: mixup", mixups));
-  data->mixup = (NitiMixup)choice;
-  return NITI_OK;
+  return read_mixup(data, mapping);
 }
 
 static NitiYaml *millionths(NitiYamlDocument *document, int32_t value) {

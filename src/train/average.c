@@ -15,7 +15,11 @@ NitiStatus niti_averaging_read(NitiAveraging *out, const NitiYaml *mapping) {
   static const char *const keys[] = {"from", "every", NULL}, *const positions[] = {"epoch", "step", "at", NULL},
                            *const periods[] = {"epoch", "step", NULL};
   NitiYaml *node;
-  NITI_TRY(niti_yaml_want_mapping(mapping, "average"));
+  char found[NITI_YAML_FOUND_MAX];
+  *out = (NitiAveraging){.every = {NITI_POSITION_EPOCH, 0}};
+  if (niti_yaml_is_word(mapping, "none")) return NITI_OK;
+  if (mapping->kind != NITI_YAML_MAPPING)
+    return niti_yaml_fail(mapping, "average: expected none or a mapping, found %s", niti_yaml_found(found, mapping));
   NITI_TRY(niti_yaml_want_keys(mapping, "average", keys));
   NITI_TRY(niti_yaml_want(&node, mapping, "average", "from"));
   NITI_TRY(niti_yaml_want_mapping(node, "average: from"));

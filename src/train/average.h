@@ -13,7 +13,7 @@ typedef struct NitiAveraging {
   int64_t first, period;    /* the same in steps; set by niti_averaging_place */
 } NitiAveraging;
 
-/* Reads and writes the recipe's mapping. */
+/* Reads the recipe's mapping, or `none`; writes the mapping, for none nothing. */
 NitiStatus niti_averaging_read(NitiAveraging *out, const NitiYaml *mapping);
 void niti_averaging_write(NitiYamlDocument *document, NitiYaml *root, const NitiAveraging *averaging);
 static inline bool niti_averaging_on(const NitiAveraging *a) { return a->every.value > 0; }

@@ -36,15 +36,15 @@ static NitiStatus take_init(NitiRun *run, const NitiCheckpoint *checkpoint) {
     if (found) {
       ++taken;
     } else {
-      niti_run_note(run, "initialised afresh: %s (no tensor of its name and shape in %s)", niti_network_weight(run->net, i).layer,
+      niti_run_note(run, "initialised afresh: %s (no tensor of its name and shape in %s)", niti_network_weight(run->net, i).name,
                     run->options.init);
     }
   }
   if (taken == 0) {
-    return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches a layer of model '%s' by name and shape", run->options.init,
+    return niti_fail(NITI_ERROR_FORMAT, "%s: no tensor matches one of model '%s' by name and shape", run->options.init,
                      run->recipe->model->name);
   }
-  niti_run_note(run, "weights of %d of %d layers taken from %s", taken, count, run->options.init);
+  niti_run_note(run, "%d of %d tensors of weights taken from %s", taken, count, run->options.init);
   return NITI_OK;
 }
 

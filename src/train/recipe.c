@@ -398,7 +398,7 @@ static NitiStatus read_training(NitiRecipe *r, const NitiYaml *root) {
   if ((node = niti_yaml_get(root, "evaluation")) != NULL) NITI_TRY(read_evaluation(r, node));
   if ((node = niti_yaml_get(root, "average")) != NULL) {
     NITI_TRY(niti_averaging_read(&r->average, node));
-    if (!r->optimizer->wide)
+    if (niti_averaging_on(&r->average) && !r->optimizer->wide)
       return niti_yaml_fail(
           node, "average: update %s has no weights of 16 bits to average (expected update: {kind: sgd} or {kind: niti16})",
           r->optimizer->name);

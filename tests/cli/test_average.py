@@ -115,6 +115,16 @@ def test_what_a_recipe_may_not_say(average, says, normed, toy, tmp_path):
     assert "average" in line and not (tmp_path / "run").exists()
 
 
+def test_an_edit_switches_it_off(whole, normed, toy, tmp_path):
+    averaging = tmp_path / "averaging.yaml"
+    averaging.write_text((whole[0] / "recipe.yaml").read_text())
+    assert "average:" in averaging.read_text()
+    result = train(averaging, toy, tmp_path / "off", "--set", "average=none")
+    assert result["hash"] == whole[1]["hash"] and "averaged_hash" not in result
+    train(normed, toy, tmp_path / "without", "--epochs", 4)
+    assert (tmp_path / "off" / "recipe.yaml").read_bytes() == (tmp_path / "without" / "recipe.yaml").read_bytes()
+
+
 def test_what_a_checkpoint_may_not_hold(whole, tmp_path):
     run, _ = whole
     for name in ("recipe.yaml", "model.yaml", "environment.json"):

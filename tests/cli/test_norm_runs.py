@@ -104,6 +104,21 @@ def test_weights_of_another_run(whole, normed, odd, tmp_path):
     assert any((after[name] != start[name]).any() for name in after if name.endswith(".weight"))
 
 
+def test_each_tensor_of_a_norm_that_begins_anew_is_named(whole, normed, odd, tmp_path):
+    """A norm has three."""
+    from safetensors.numpy import load_file, save_file
+    tensors = load_file(whole[0] / "last.safetensors")
+    counted = [name for name in tensors if name.rsplit(".", 1)[1] in ("weight", "bias", "running")]
+    left = {name: value for name, value in tensors.items() if not name.startswith("norm1.")}
+    save_file(left, tmp_path / "left.safetensors")
+    done = niti("train", normed, "--data", odd, "--run", tmp_path / "run", "--init", tmp_path / "left.safetensors", "--max-steps", 1,
+                "--set", "update.warmup={step: 0}")
+    assert done.returncode == 0, done.stderr
+    notes = [line.split("afresh: ")[1].split(" ")[0] for line in done.stderr.splitlines() if "afresh" in line]
+    assert sorted(notes) == ["norm1.bias", "norm1.running", "norm1.weight"]
+    assert f"{len(counted) - 3} of {len(counted)} tensors of weights taken from" in done.stderr
+
+
 @pytest.mark.parametrize("tensor, element, value, expected", [
     ("norm1.running", (1, 3), -1, "element 9 is -1 (expected 0 to 1152921504606846976)"),
     ("norm2.running", (1, 0), 2**60 + 1, "element 6 is 1152921504606846977 (expected 0 to 1152921504606846976)"),

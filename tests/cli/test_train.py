@@ -283,8 +283,8 @@ def test_init_copies_what_matches_and_lists_the_rest(trained, toy, recipe, tmp_p
         assert np.array_equal(tuned[name], fresh[name])
     assert source["linear1.weight"].shape != fresh["linear1.weight"].shape
     lines = [line for line in notes.splitlines() if "afresh" in line]
-    assert len(lines) == 2 and "added" in lines[0] and "linear1" in lines[1]
-    assert "1 of 3" in notes
+    assert len(lines) == 2 and "afresh: added.weight (no tensor of its name" in lines[0] and "afresh: linear1.weight (" in lines[1]
+    assert "1 of 3 tensors of weights taken from" in notes
 
 
 def edit(path, change, metadata=None):

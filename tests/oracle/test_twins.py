@@ -139,6 +139,21 @@ def test_set_replaces_values_of_built_in_recipes():
     assert recipe["update"]["warmup"] == {"epoch": 3} and recipe["update"]["lr"] == 0.05
 
 
+def test_an_average_can_be_switched_off(tmp_path):
+    (tmp_path / "averaging.yaml").write_text("{name: a, model: vgg-small-7-bn, average: {from: {epoch: 1}}}")
+    name = str(tmp_path / "averaging.yaml")
+    assert recipes.load(name, [])[0]["average"] == {"from": {"epoch": 1}}
+    assert "average" not in recipes.load(name, ["average=none"])[0]
+    with pytest.raises(SystemExit, match="average: expected keys"):
+        recipes.load(name, ["average=off"])
+
+
+def test_images_per_second_count_what_was_trained():
+    """Where max_steps ends the last epoch after a tenth of it, it is as fast as the others."""
+    assert batches.images_per_second([{"images": 1000, "train_seconds": 2.0}, {"images": 100, "train_seconds": 0.2}]) == pytest.approx(500)
+    assert batches.images_per_second([{"images": 128, "train_seconds": 0.5}]) == pytest.approx(256)
+
+
 def test_defaults_are_those_of_the_recipe_reference(tmp_path):
     (tmp_path / "net.yaml").write_text("{name: net, input: [2, 2, 1], classes: 2, layers: [norm, flatten, {linear: {out: classes}}]}")
     (tmp_path / "bare.yaml").write_text("{name: bare, model: net.yaml}")
