@@ -555,9 +555,12 @@ NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, 
   if ((status == NITI_ERROR_FORMAT || status == NITI_ERROR_FILE) && last && previous) {
     (void)snprintf(why, sizeof why, "%s", niti_error());
     if (status == NITI_ERROR_FILE && niti_path_is_entry(&there, last) != NITI_OK) there = true;
-    if (there) {
-      status = niti_fail(status, "%s; once it is removed, previous.safetensors takes its place", why);
-    } else if (niti_checkpoint_load(out, previous) == NITI_OK) {
+    const bool sound = niti_checkpoint_load(out, previous) == NITI_OK;
+    if (there && sound) {
+      niti_checkpoint_close(*out);
+      *out = NULL;
+      status = niti_fail(status, "%s; if that stays so, remove it: another checkpoint takes its place", why);
+    } else if (!there && sound) {
       if (used_previous) *used_previous = true;
       (void)niti_fail(status, "%s", why);
       status = NITI_OK;

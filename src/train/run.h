@@ -119,12 +119,12 @@ NitiStatus niti_run_saved(NitiRun *run);
  * after its best epoch; niti_error() says which. Fails where it is there and the system cannot read it, or memory ran out. */
 NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run);
 /* Of a run restored from the checkpoint, before it saves anything: where that, or else the one before it, is the state after its
- * best epoch, and a crash or a failure kept it from becoming best.safetensors, which is missing or of an earlier epoch, it
- * becomes that now: *from is its file's name, else NULL. Whatever else is there stays. Fails for lack of memory, and where it
- * cannot be saved. */
+ * best epoch, and best.safetensors is missing, damaged or of an earlier epoch of the run, it becomes that now: *from is its
+ * file's name, else NULL. Whatever else is there stays. Fails where the system cannot read one of them, for lack of memory, and
+ * where it cannot be saved. */
 NitiStatus niti_run_mend_best(const char **from, NitiRun *run, const NitiCheckpoint *checkpoint);
 /* Of a run whose `last` is damaged, so that *checkpoint is `previous`: where best.safetensors is a later state of the same run,
- * *checkpoint becomes that one. */
+ * *checkpoint becomes that one. Fails where the system cannot read it, and for lack of memory. */
 NitiStatus niti_run_take_newer(bool *taken, NitiCheckpoint **checkpoint, const NitiRun *run);
 /* Opens a run in the checkpoint's state; data_path NULL: the checkpoint's. A missing, unknown or malformed key or tensor is
  * NITI_ERROR_FORMAT with its name. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/dataset.h"
 #include "platform/path.h"
 #include "train/run_state.h"
 
@@ -30,22 +31,36 @@ static NitiStatus check_best(const NitiRun *run, const NitiCheckpoint *best) {
 
 static const char best_name[] = "best.safetensors";
 
-/* *out NULL: there is no such file, or it is no checkpoint. */
-static NitiStatus load_file(NitiCheckpoint **out, const NitiRun *run, const char *name) {
+typedef enum Found {
+  FOUND,
+  NONE,    /* there is no entry of that name */
+  DAMAGED, /* a file that is no sound checkpoint */
+  OTHER,   /* a folder or the like, or a checkpoint of a later version */
+} Found;
+
+/* *out NULL unless FOUND; niti_error() says why. Fails where a file is there and the system cannot read it, or memory ran out. */
+static NitiStatus find_file(Found *found, NitiCheckpoint **out, const NitiRun *run, const char *name) {
   char *path;
-  bool there = false;
+  bool file = true, there = true;
   *out = NULL;
   NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), name));
   const NitiStatus status = niti_checkpoint_load(out, path);
   free(path);
-  if (status == NITI_ERROR_FILE) NITI_TRY(niti_path_has_file(&there, niti_run_folder_path(run->folder), name));
-  return there || status == NITI_ERROR_MEMORY ? status : NITI_OK;
+  if (status == NITI_ERROR_MEMORY) return status;
+  if (status == NITI_ERROR_FILE) {
+    NITI_TRY(niti_path_has_file(&file, niti_run_folder_path(run->folder), name));
+    NITI_TRY(niti_path_has_entry(&there, niti_run_folder_path(run->folder), name));
+    if (file && there) return status;
+  }
+  *found = status == NITI_OK ? FOUND : !there ? NONE : status == NITI_ERROR_FORMAT ? DAMAGED : OTHER;
+  return NITI_OK;
 }
 
 NitiStatus niti_run_load_best(NitiCheckpoint **out, NitiRun *run) {
+  Found found;
   *out = NULL;
   NITI_TRY(niti_run_saved(run)); /* it may still be being written */
-  NITI_TRY(load_file(out, run, best_name));
+  NITI_TRY(find_file(&found, out, run, best_name));
   if (!*out) return NITI_OK;
   const NitiStatus status = check_best(run, *out);
   if (status == NITI_OK) return NITI_OK;
@@ -74,11 +89,17 @@ static bool same_value(const char *key, const NitiCheckpoint *a, const NitiCheck
   return left == right || (left && right && strcmp(left, right) == 0);
 }
 
-/* Whether both are of one run, as far as files can tell, and of the same training images. */
-static bool same_run(const NitiCheckpoint *a, const NitiCheckpoint *b) {
-  static const char *const keys[] = {"model", "seed", "train_set_images", "train_set_sha256", "train_set_names_sha256"};
+/* Whether both are of one run, as far as files can tell. content: also of the same content of its images, which may change on the
+ * way in image folders. */
+static bool same_run(const NitiCheckpoint *a, const NitiCheckpoint *b, bool content) {
+  static const char *const keys[] = {"model", "seed", "train_set_images", "train_set_names_sha256",
+                                     "validation_set_names_sha256"};
+  static const char *const contents[] = {"train_set_sha256", "validation_set_sha256", "test_set_sha256"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
     if (!same_value(keys[i], a, b)) return false;
+  }
+  for (size_t i = 0; content && i < sizeof contents / sizeof *contents; ++i) {
+    if (!same_value(contents[i], a, b)) return false;
   }
   const char *left = niti_checkpoint_get(a, "recipe"), *right = niti_checkpoint_get(b, "recipe");
   return left && right && same_recipe(left, right);
@@ -89,20 +110,18 @@ static int64_t step_of(const NitiCheckpoint *checkpoint) {
   return niti_run_state_load(&other, checkpoint) == NITI_OK ? other.step : -1;
 }
 
-/* Whether a crash may have left best.safetensors so: missing, or of an earlier epoch of the run. */
+static bool same_content(const NitiRun *run) { return !niti_dataset_is_folder(run->dataset); }
+
+/* Whether best.safetensors is missing, damaged, or of an earlier epoch of the run, as a crash may have left it. */
 static NitiStatus is_left_over(bool *is, const NitiRun *run, const NitiCheckpoint *checkpoint) {
   NitiCheckpoint *best;
-  bool there;
-  const NitiStatus status = load_file(&best, run, best_name);
-  if (status == NITI_ERROR_MEMORY) return status;
-  if (best) {
-    const int64_t step = step_of(best);
-    *is = step >= 0 && step < best_step(run) && same_run(best, checkpoint);
-    niti_checkpoint_close(best);
-    return NITI_OK;
-  }
-  NITI_TRY(niti_path_has_entry(&there, niti_run_folder_path(run->folder), best_name));
-  *is = !there;
+  Found found;
+  NITI_TRY(find_file(&found, &best, run, best_name));
+  *is = found == NONE || found == DAMAGED;
+  if (found != FOUND) return NITI_OK;
+  const int64_t step = step_of(best);
+  *is = step >= 0 && step < best_step(run) && same_run(best, checkpoint, same_content(run));
+  niti_checkpoint_close(best);
   return NITI_OK;
 }
 
@@ -117,7 +136,8 @@ static NitiStatus make_best(const NitiRun *run, const NitiCheckpoint *checkpoint
 
 NitiStatus niti_run_mend_best(const char **from, NitiRun *run, const NitiCheckpoint *checkpoint) {
   static const char previous_name[] = "previous.safetensors";
-  NitiCheckpoint *previous = NULL;
+  NitiCheckpoint *previous;
+  Found found;
   bool left_over;
   *from = NULL;
   if (run->best_epoch == 0) return NITI_OK;
@@ -128,11 +148,10 @@ NitiStatus niti_run_mend_best(const char **from, NitiRun *run, const NitiCheckpo
     *from = strrchr(niti_checkpoint_source(checkpoint), '/') + 1; /* it was loaded from the run's folder */
     return NITI_OK;
   }
-  /* the save of the best epoch failed after `last`, and the state was saved once more as the run ended */
-  NitiStatus status = load_file(&previous, run, previous_name);
-  if (status == NITI_ERROR_MEMORY) return status;
-  status = NITI_OK;
-  if (previous && same_run(previous, checkpoint) && check_best(run, previous) == NITI_OK) {
+  NITI_TRY(find_file(&found, &previous, run, previous_name));
+  if (found != FOUND) return NITI_OK;
+  NitiStatus status = NITI_OK;
+  if (same_run(previous, checkpoint, same_content(run)) && check_best(run, previous) == NITI_OK) {
     status = make_best(run, previous);
     *from = previous_name;
   }
@@ -142,10 +161,11 @@ NitiStatus niti_run_mend_best(const char **from, NitiRun *run, const NitiCheckpo
 
 NitiStatus niti_run_take_newer(bool *taken, NitiCheckpoint **checkpoint, const NitiRun *run) {
   NitiCheckpoint *best;
+  Found found;
   *taken = false;
-  const NitiStatus status = load_file(&best, run, best_name);
-  if (status == NITI_ERROR_MEMORY) return status;
-  *taken = best && same_run(best, *checkpoint) && step_of(best) > step_of(*checkpoint);
+  NITI_TRY(find_file(&found, &best, run, best_name));
+  if (found != FOUND) return NITI_OK;
+  *taken = same_run(best, *checkpoint, true) && step_of(best) > step_of(*checkpoint);
   NitiCheckpoint *other = *taken ? *checkpoint : best;
   if (*taken) *checkpoint = best;
   niti_checkpoint_close(other);

@@ -11,9 +11,9 @@ struct NitiSaver {
   const NitiRunFolder *folder;
   NitiWorkers thread; /* of the save under way; count 0: none */
   NitiCheckpoint *checkpoint;
-  int keep;
+  int keep; /* of the last save */
   int32_t epoch;
-  NitiStatus status; /* of the last save, with its message, since errors are per thread */
+  NitiStatus status; /* of it, with its message, since errors are per thread */
   char message[1024];
 };
 
@@ -53,16 +53,16 @@ NitiStatus niti_saver_wait(NitiSaver *saver) {
   niti_checkpoint_close(saver->checkpoint);
   saver->checkpoint = NULL;
   const NitiStatus status = saver->status;
-  saver->status = NITI_OK;
+  if (saver->keep == NITI_KEEP_LAST) saver->status = NITI_OK;
   return status == NITI_OK ? NITI_OK : niti_fail(status, "%s", saver->message);
 }
 
 NitiStatus niti_saver_begin(NitiSaver *saver, NitiCheckpoint *checkpoint, int keep, int32_t epoch) {
   const NitiStatus status = niti_saver_wait(saver);
   saver->checkpoint = checkpoint;
+  if (status != NITI_OK) return status;
   saver->keep = keep;
   saver->epoch = epoch;
-  if (status != NITI_OK) return status;
   if (niti_workers_start(&saver->thread, 1, run_save, saver) == NITI_OK) return NITI_OK;
   (void)run_save(saver); /* no thread available: save synchronously */
   return NITI_OK;

@@ -16,9 +16,10 @@ NitiStatus niti_saver_open(NitiSaver **out, const NitiRunFolder *folder);
 /* Waits for a save under way. NULL is accepted. */
 void niti_saver_close(NitiSaver *saver);
 /* Waits for the previous save and, if it succeeded, begins this one; always takes ownership of the checkpoint. epoch names
- * the file of NITI_KEEP_EPOCH. */
+ * the file of NITI_KEEP_EPOCH. After a failure to save a state under more names than `last` nothing is saved any more: `last`
+ * must not pass by that state, which the next process then saves or trains again. */
 NitiStatus niti_saver_begin(NitiSaver *saver, NitiCheckpoint *checkpoint, int keep, int32_t epoch);
-/* Waits until everything is written; returns a failure of the last save, once. */
+/* Waits until everything is written; returns a failure of the last save, once unless nothing is saved any more. */
 NitiStatus niti_saver_wait(NitiSaver *saver);
 
 #endif

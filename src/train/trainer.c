@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "platform/path.h"
 #include "train/epochs.h"
 #include "train/initial.h"
 #include "train/introduce.h"
@@ -183,8 +184,7 @@ static NitiStatus mend_best(NitiRun *run, const NitiCheckpoint *checkpoint) {
   const char *from;
   NITI_TRY(niti_run_mend_best(&from, run, checkpoint));
   if (from)
-    niti_run_note(run, "best.safetensors made of %s, which holds the weights of epoch %d, the best: it had not been written",
-                  from, run->best_epoch);
+    niti_run_note(run, "best.safetensors made of %s, which holds the weights of epoch %d, the best", from, run->best_epoch);
   return NITI_OK;
 }
 
@@ -204,6 +204,16 @@ static NitiStatus open_folder(NitiRun *run, NitiCheckpoint **checkpoint, char **
   return niti_fail(NITI_ERROR_MEMORY, "out of memory for a warning");
 }
 
+/* Where another checkpoint has taken its place: that one, so that a damaged file does not become `previous`. */
+static NitiStatus put_last(const NitiRun *run, const NitiCheckpoint *checkpoint) {
+  char *path;
+  NITI_TRY(niti_run_folder_hold(run->folder));
+  NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "last.safetensors"));
+  const NitiStatus status = niti_checkpoint_save(checkpoint, path);
+  free(path);
+  return status;
+}
+
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {
   NITI_WANT(out, "out");
   *out = (NitiTrainResult){0};
@@ -218,12 +228,13 @@ NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTra
     status = niti_run_agree(&run, niti_run_leads(&run) ? open_folder(&run, &checkpoint, &instead, run_path) : NITI_OK);
   if (status == NITI_OK) status = niti_together_checkpoint(&checkpoint, run.options.ranks);
   if (status == NITI_OK && instead) niti_run_warn(&run, "%s", instead);
-  free(instead);
   if (status == NITI_OK) status = niti_run_agree(&run, niti_run_restore(&run, checkpoint, run.options.data));
   if (status == NITI_OK) introduce(&run, run_path);
   if (status == NITI_OK) note_ranks(&run);
   if (status == NITI_OK) status = niti_run_agree(&run, niti_run_leads(&run) ? mend_best(&run, checkpoint) : NITI_OK);
+  if (status == NITI_OK) status = niti_run_agree(&run, instead ? put_last(&run, checkpoint) : NITI_OK);
   niti_checkpoint_close(checkpoint);
+  free(instead);
   if (status == NITI_OK && run.complete) {
     niti_run_note(&run, "the run is complete: nothing to do");
     status = niti_run_agree(&run, niti_run_leads(&run) ? niti_run_check_best(&run) : NITI_OK);

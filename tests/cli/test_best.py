@@ -59,14 +59,19 @@ def remove_both(best):
     best.with_name("previous.safetensors").unlink()
 
 
+def damage_both(best, how):
+    how(best)
+    best.with_name("previous.safetensors").unlink()
+
+
 SPOILT = {
     "removed": (lambda best, _: remove_both(best), "No such file"),
     "folder": (lambda best, _: replace(best, os.mkdir), "regular file"),
     "link": (lambda best, _: replace(best, lambda path: os.symlink("/nowhere/x", path)), "symbolic link"),
     "loop": (lambda best, _: replace(best, lambda path: path.symlink_to(path)), "symbolic link"),
     "pipe": (lambda best, _: replace(best, os.mkfifo), "regular file"),
-    "cut": (lambda best, _: os.truncate(best, 100), "not a safetensors file"),
-    "bit": (lambda best, _: flip(best), "does not have the hash"),
+    "cut": (lambda best, _: damage_both(best, lambda path: os.truncate(path, 100)), "not a safetensors file"),
+    "bit": (lambda best, _: damage_both(best, flip), "does not have the hash"),
     "other": (lambda best, other: shutil.copy(other / "best.safetensors", best), "expected this run's"),
     "last": (lambda best, _: shutil.copy(best.with_name("last.safetensors"), best), "'step' is"),
     "state": (lambda best, _: forge(best, lambda metadata, _: metadata.pop("step")), "'step' is missing"),
@@ -112,13 +117,13 @@ def earlier(best):
 
 
 @pytest.mark.parametrize("longer", (False, True))
-@pytest.mark.parametrize("kind", ["removed", "earlier"])
+@pytest.mark.parametrize("kind", ["removed", "earlier", "cut", "bit"])
 def test_what_a_crash_left_is_mended(kind, longer, rising, runs, tmp_path):
     """`last` holds the best epoch's weights, and they have not become best.safetensors."""
     run = tmp_path / "run"
     shutil.copytree(rising, run)
     best, whole = run / "best.safetensors", rising / "best.safetensors"
-    {"removed": os.unlink, "earlier": earlier}[kind](best)
+    {"removed": os.unlink, "earlier": earlier, "cut": lambda path: os.truncate(path, 100), "bit": flip}[kind](best)
     options = ["--epochs", EPOCHS + 1] if longer else []
     done = niti("train", "--resume", run, "--threads", 1, "--json", *options)
     assert done.returncode == 0 and f"best.safetensors made of last.safetensors, which holds the weights of epoch {EPOCHS - 1}" in done.stderr, done.stderr
@@ -129,9 +134,9 @@ def test_what_a_crash_left_is_mended(kind, longer, rising, runs, tmp_path):
     assert "made of" not in niti("train", "--resume", run, "--threads", 1, "--json").stderr
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SPOILT if kind not in ("removed", "last")])
+@pytest.mark.parametrize("kind", [kind for kind in SPOILT if kind not in ("removed", "last", "cut", "bit")])
 def test_what_no_crash_left_stays(kind, rising, runs, tmp_path):
-    """Files that are damaged or another run's, and what is no file: the warning says so."""
+    """Another run's files, and what is no file: the warning says so."""
     run = tmp_path / "run"
     shutil.copytree(rising, run)
     best = run / "best.safetensors"
@@ -160,6 +165,21 @@ def test_the_best_of_a_run_alike_stays(rising, toy_recipe, runs, tmp_path):
     done = niti("train", "--resume", run, "--threads", 1, "--quiet")
     assert done.returncode == 0 and "or remove what is there" in done.stderr, done.stderr
     assert hash_of(run / "best.safetensors") == hash_of(other / "best.safetensors")
+
+
+@pytest.mark.parametrize("how", ["bit", "removed"])
+def test_the_last_of_a_complete_run_is_made_again(how, rising, tmp_path):
+    """Of a newer best, or of previous."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    for others in ((), ("best.safetensors",)):
+        {"bit": flip, "removed": os.unlink}[how](run / "last.safetensors")
+        for name in others:
+            (run / name).unlink()
+        done = niti("train", "--resume", run, "--threads", 1, "--json")
+        assert done.returncode == 0 and "continuing from" in done.stderr, done.stderr
+        assert hash_of(run / "last.safetensors") == hash_of(run / "best.safetensors") == hash_of(rising / "last.safetensors")
+        assert not resume(run)["warnings"]
 
 
 @pytest.mark.parametrize("how", ["bit", "removed"])
@@ -225,7 +245,7 @@ def test_a_best_that_cannot_be_read(validates, runs, strace, tmp_path):
                                "--threads", "1", *options], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and all(word in done.stderr for word in (str(best), "Input/output error", "--resume")), done.stderr
         assert not done.stdout
-    result = resume(run)
+    result = resume(run, "--epochs", EPOCHS + 1)
     assert result["hash"] == expected["hash"] and result["best_test_accuracy"] == expected["best_test_accuracy"]
 
 
@@ -244,7 +264,7 @@ def test_a_last_that_cannot_be_read(rising, strace, tmp_path):
     for call in ("openat:error=EIO", "openat:error=EACCES", "pread64:error=EIO"):
         done = subprocess.run([*strace, "-P", run / "last.safetensors", "-e", f"trace={call.split(':')[0]}", "-e", f"inject={call}:when=1", NITI, "train", "--resume", run,
                                "--epochs", str(EPOCHS + 1), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
-        assert done.returncode == 1 and "last.safetensors" in done.stderr and "once it is removed, previous.safetensors takes its place" in done.stderr, done.stderr
+        assert done.returncode == 1 and "last.safetensors" in done.stderr and "if that stays so, remove it: another checkpoint takes its place" in done.stderr, done.stderr
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"} == {name: text for name, text in before.items() if name != ".lock"}
 
 
@@ -265,3 +285,47 @@ def test_a_best_that_could_not_be_saved(call, runs, strace, tmp_path):
     assert hash_of(run / "best.safetensors") == hash_of(whole / "best.safetensors")
     resumed = json.loads(done.stdout)
     assert not resumed["warnings"] and all(resumed[key] == result[key] for key in ("hash", "best_epoch", "best_test_accuracy", "best_validation_accuracy"))
+
+
+def test_an_epoch_that_could_not_be_kept(runs, tmp_path):
+    """It is trained again, with what comes after it: the run does not pass by an epoch whose save failed."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    folder, recipe = runs[True][0].with_name("data"), runs[True][0] / "recipe.yaml"
+    result = train(recipe, folder, whole, "--epochs", EPOCHS, "--save-every", 1)
+    assert result["best_epoch"] == EPOCHS - 1
+    train(recipe, folder, run, "--epochs", EPOCHS - 2, "--save-every", 1)
+    kept = run / f"epoch-{EPOCHS - 1:04}.safetensors"
+    kept.mkdir()
+    done = niti("train", "--resume", run, "--epochs", EPOCHS, "--threads", 1, "--quiet")
+    assert done.returncode == 1 and f"remove {kept}, then `niti train --resume {run}` continues" in done.stderr, done.stderr
+    kept.rmdir()
+    resumed = resume(run)
+    assert not resumed["warnings"] and all(resumed[key] == result[key] for key in ("hash", "best_epoch", "best_test_accuracy", "best_validation_accuracy"))
+    for name in ("best", "last", *(f"epoch-{epoch:04}" for epoch in range(1, EPOCHS + 1))):
+        assert hash_of(run / f"{name}.safetensors") == hash_of(whole / f"{name}.safetensors"), name
+
+
+def test_a_file_that_cannot_be_read_is_not_passed_by(runs, rising, strace, tmp_path):
+    """One failure ends the command before anything is saved, and the next one mends what was to be mended."""
+    for name, of, spoil in (("best", rising, earlier), ("previous", runs[False][0], os.unlink)):
+        run = tmp_path / name
+        shutil.copytree(of, run)
+        expected = hash_of(run / "best.safetensors")
+        spoil(run / "best.safetensors")
+        before = {path.name: path.read_bytes() for path in run.iterdir()}
+        done = subprocess.run([*strace, "-P", run / f"{name}.safetensors", "-e", "trace=openat", "-e", "inject=openat:error=EIO:when=1", NITI, "train", "--resume", run,
+                               "--epochs", str(EPOCHS + 1), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and f"{name}.safetensors: cannot open: Input/output error" in done.stderr, done.stderr
+        assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"} == {key: text for key, text in before.items() if key != ".lock"}
+        done = niti("train", "--resume", run, "--threads", 1)
+        assert done.returncode == 0 and "best.safetensors made of" in done.stderr and hash_of(run / "best.safetensors") == expected, done.stderr
+
+
+def test_an_only_last_that_cannot_be_read(rising, strace, tmp_path):
+    """Nothing could take its place."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    (run / "previous.safetensors").unlink()
+    done = subprocess.run([*strace, "-P", run / "last.safetensors", "-e", "trace=openat", "-e", "inject=openat:error=EMFILE:when=1", NITI, "train", "--resume", run,
+                           "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Too many open files" in done.stderr and "remove it" not in done.stderr, done.stderr

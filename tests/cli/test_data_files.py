@@ -355,6 +355,23 @@ def test_test_images_of_a_run_with_validation_that_come_back(folder, recipe, tmp
     assert not result["warnings"] and result["data"]["test"]["images"] == 20 and result["test_accuracy"] is not None
 
 
+def test_a_best_that_a_crash_left_behind_changed_images(folder, recipe, tmp_path):
+    """It is of an earlier epoch, and of other training images, as a run may go on with in an image folder."""
+    for seed in range(1, 20):  # until one improves after the first epoch
+        best_epoch = train(recipe(COLOUR), folder, tmp_path / f"long{seed}", "--epochs", 6, "--seed", seed)["best_epoch"]
+        if best_epoch > 1:
+            break
+    assert best_epoch > 1
+    run = tmp_path / "run"
+    train(recipe(COLOUR), folder, run, "--epochs", best_epoch, "--save-every", 1, "--seed", seed)
+    best = run / "best.safetensors"
+    expected = best.read_bytes()
+    shutil.copy(run / "epoch-0001.safetensors", best)
+    forge(best, lambda metadata, _: metadata.update(train_set_sha256="0" * 64))
+    done = niti("train", "--resume", run, "--threads", 1)
+    assert done.returncode == 0 and "best.safetensors made of last.safetensors" in done.stderr and best.read_bytes() == expected, done.stderr
+
+
 def test_a_class_without_test_images(folder, recipe, tmp_path):
     for path in (folder / "test" / "n02").iterdir():
         path.unlink()
