@@ -555,8 +555,17 @@ NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, 
   if ((status == NITI_ERROR_FORMAT || status == NITI_ERROR_FILE) && last && previous) {
     (void)snprintf(why, sizeof why, "%s", niti_error());
     if (status == NITI_ERROR_FILE && niti_path_is_entry(&there, last) != NITI_OK) there = true;
-    const bool sound = niti_checkpoint_load(out, previous) == NITI_OK;
-    if (there && sound) {
+    const NitiStatus other = niti_checkpoint_load(out, previous);
+    const bool sound = other == NITI_OK;
+    bool unread = false; /* it may be sound */
+    if (other == NITI_ERROR_FILE && niti_path_is_entry(&unread, previous) != NITI_OK) unread = true;
+    if (other == NITI_ERROR_MEMORY) {
+      status = other;
+    } else if (unread) {
+      char more[1024];
+      (void)snprintf(more, sizeof more, "%s", niti_error());
+      status = niti_fail(status, "%s; %s", why, more);
+    } else if (there && sound) {
       niti_checkpoint_close(*out);
       *out = NULL;
       status = niti_fail(status, "%s; if that stays so, remove it: another checkpoint takes its place", why);

@@ -50,24 +50,25 @@ static void count_time(NitiRun *run, int64_t *mark) {
   *mark = time;
 }
 
-/* Saves within an epoch when due or requested. */
-static NitiStatus save_if_due(NitiRun *run, int64_t *mark) {
-  const bool asked = run->options.save_now && run->options.save_now(run->options.context);
-  if (!asked && *mark - run->saved_at <= save_nanoseconds) return NITI_OK;
-  NITI_TRY(read_metrics(&run->train, run));
-  count_time(run, mark);
-  NITI_TRY(niti_run_save_now(run, NITI_KEEP_LAST));
-  if (asked) niti_run_note(run, "saving the state after step %" PRId64 ", as requested", run->step);
-  *mark = niti_clock_now();
-  return NITI_OK;
-}
-
 /* Saves the training so far when something else fails: an unreadable image, a log that cannot be written. */
 static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
   if (niti_run_save_now(run, NITI_KEEP_LAST) != NITI_OK || niti_run_saved(run) != NITI_OK) return niti_fail(failure, "%s", why);
   return niti_fail(failure, "%s; the state after step %" PRId64 " is saved", why, run->step);
+}
+
+/* Saves within an epoch when due or requested. */
+static NitiStatus save_if_due(NitiRun *run, int64_t *mark) {
+  const bool asked = run->options.save_now && run->options.save_now(run->options.context);
+  if (!asked && *mark - run->saved_at <= save_nanoseconds) return NITI_OK;
+  NITI_TRY(read_metrics(&run->train, run));
+  count_time(run, mark);
+  const NitiStatus status = niti_run_save_now(run, NITI_KEEP_LAST);
+  if (status != NITI_OK) return save_after(run, status); /* the one before has failed: once more */
+  if (asked) niti_run_note(run, "saving the state after step %" PRId64 ", as requested", run->step);
+  *mark = niti_clock_now();
+  return NITI_OK;
 }
 
 /* The epoch's first step in this process comes next. */

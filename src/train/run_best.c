@@ -112,12 +112,17 @@ static int64_t step_of(const NitiCheckpoint *checkpoint) {
 
 static bool same_content(const NitiRun *run) { return !niti_dataset_is_folder(run->dataset); }
 
-/* Whether best.safetensors is missing, damaged, or of an earlier epoch of the run, as a crash may have left it. */
+/* Whether best.safetensors is missing, damaged, or of an earlier epoch of the run, as a crash may have left it. Where something
+ * else is in its place, a run that trains on fails while it still has what belongs there. */
 static NitiStatus is_left_over(bool *is, const NitiRun *run, const NitiCheckpoint *checkpoint) {
   NitiCheckpoint *best;
   Found found;
   NITI_TRY(find_file(&found, &best, run, best_name));
   *is = found == NONE || found == DAMAGED;
+  if (found == OTHER && !run->complete && run->step == best_step(run))
+    return niti_fail(NITI_ERROR_FILE,
+                     "%s; remove what is there: the run has the weights of epoch %" PRId32 ", the best, to put there",
+                     niti_error(), run->best_epoch);
   if (found != FOUND) return NITI_OK;
   const int64_t step = step_of(best);
   *is = step >= 0 && step < best_step(run) && same_run(best, checkpoint, same_content(run));

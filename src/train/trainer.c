@@ -211,7 +211,8 @@ static NitiStatus put_last(const NitiRun *run, const NitiCheckpoint *checkpoint)
   NITI_TRY(niti_path_join(&path, niti_run_folder_path(run->folder), "last.safetensors"));
   const NitiStatus status = niti_checkpoint_save(checkpoint, path);
   free(path);
-  return status;
+  NITI_TRY(status);
+  return niti_run_folder_put_recipe(run->folder, run->recipe); /* it may be from before an extension */
 }
 
 NitiStatus niti_resume(NitiTrainResult *out, const char *run_path, const NitiTrainOptions *options) {

@@ -149,6 +149,22 @@ def test_what_no_crash_left_stays(kind, rising, runs, tmp_path):
     assert before[1] == after[1] and before[0].st_ino == after[0].st_ino
 
 
+@pytest.mark.parametrize("kind", ["folder", "link", "loop", "pipe"])
+def test_what_is_in_the_place_of_the_best(kind, rising, runs, tmp_path):
+    """A run that trains on does not pass by the only state that could go there."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    best = run / "best.safetensors"
+    SPOILT[kind][0](best, None)
+    for _ in range(2):
+        done = niti("train", "--resume", run, "--threads", 1, "--quiet", "--epochs", EPOCHS + 1)
+        assert done.returncode == 1 and str(best) in done.stderr and "remove what is there" in done.stderr, done.stderr
+        assert hash_of(run / "last.safetensors") == hash_of(rising / "last.safetensors")
+    (best.rmdir if kind == "folder" else best.unlink)()
+    result = resume(run, "--epochs", EPOCHS + 1)
+    assert not result["warnings"] and result["hash"] == runs[False][1]["hash"] and best.read_bytes() == (rising / "best.safetensors").read_bytes()
+
+
 def test_the_best_of_a_run_alike_stays(rising, toy_recipe, runs, tmp_path):
     """One that differs in its rate alone, or in its images alone."""
     run, other = tmp_path / "run", tmp_path / "other"
@@ -319,6 +335,16 @@ def test_a_file_that_cannot_be_read_is_not_passed_by(runs, rising, strace, tmp_p
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"} == {key: text for key, text in before.items() if key != ".lock"}
         done = niti("train", "--resume", run, "--threads", 1)
         assert done.returncode == 0 and "best.safetensors made of" in done.stderr and hash_of(run / "best.safetensors") == expected, done.stderr
+
+
+def test_neither_last_nor_previous_can_be_read(rising, strace, tmp_path):
+    """Both are named."""
+    run = tmp_path / "run"
+    shutil.copytree(rising, run)
+    (run / "last.safetensors").unlink()
+    done = subprocess.run([*strace, "-P", run / "previous.safetensors", "-e", "trace=openat", "-e", "inject=openat:error=EIO:when=1", NITI, "train", "--resume", run,
+                           "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "last.safetensors: cannot open: No such file" in done.stderr and "previous.safetensors: cannot open: Input/output error" in done.stderr, done.stderr
 
 
 def test_an_only_last_that_cannot_be_read(rising, strace, tmp_path):
