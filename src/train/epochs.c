@@ -51,10 +51,10 @@ static void count_time(NitiRun *run, int64_t *mark) {
 }
 
 /* Saves the training so far when something else fails: an unreadable image, a log that cannot be written. */
-static NitiStatus save_after(NitiRun *run, NitiStatus failure) {
+static NitiStatus save_after(NitiRun *run, NitiStatus failure, int keep) {
   char why[1024];
   (void)snprintf(why, sizeof why, "%s", niti_error());
-  if (niti_run_save_now(run, NITI_KEEP_LAST) != NITI_OK || niti_run_saved(run) != NITI_OK) return niti_fail(failure, "%s", why);
+  if (niti_run_save_now(run, keep) != NITI_OK || niti_run_saved(run) != NITI_OK) return niti_fail(failure, "%s", why);
   return niti_fail(failure, "%s; the state after step %" PRId64 " is saved", why, run->step);
 }
 
@@ -65,7 +65,7 @@ static NitiStatus save_if_due(NitiRun *run, int64_t *mark) {
   NITI_TRY(read_metrics(&run->train, run));
   count_time(run, mark);
   const NitiStatus status = niti_run_save_now(run, NITI_KEEP_LAST);
-  if (status != NITI_OK) return save_after(run, status); /* the one before has failed: once more */
+  if (status != NITI_OK) return save_after(run, status, NITI_KEEP_LAST); /* the one before has failed: once more */
   if (asked) niti_run_note(run, "saving the state after step %" PRId64 ", as requested", run->step);
   *mark = niti_clock_now();
   return NITI_OK;
@@ -126,7 +126,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
     status = niti_run_vote(run, *go_on ? status : NITI_OK, go_on, NULL);
     if (status != NITI_OK) {
       NITI_TRY(read_metrics(&run->train, run));
-      return save_after(run, status);
+      return save_after(run, status, NITI_KEEP_LAST);
     }
     if (!*go_on) break;
     NITI_TRY(niti_run_measure_begin(run, &context.measure));
@@ -145,7 +145,7 @@ static NitiStatus train_epoch(NitiRun *run, bool *go_on) {
       run->refreshed_at = mark;
     }
     const NitiStatus measured = niti_run_measure_end(run, context.measure);
-    if (measured != NITI_OK) return save_after(run, measured);
+    if (measured != NITI_OK) return save_after(run, measured, NITI_KEEP_LAST);
     count_time(run, &mark);
     NitiProgress progress = {.kind = NITI_PROGRESS_BATCH, .epoch = run->epoch + 1};
     *go_on = niti_run_tell(run, &progress);
@@ -232,7 +232,7 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   if (status != NITI_OK || !*go_on) { /* scored and recorded again after resuming */
     run->best = best;
     run->best_epoch = best_epoch;
-    return status == NITI_OK ? NITI_OK : save_after(run, status); /* the caller saves the step */
+    return status == NITI_OK ? NITI_OK : save_after(run, status, NITI_KEEP_LAST); /* the caller saves the step */
   }
   const NitiScore train = run->train;
   if (run->step == (int64_t)epoch * run->steps_per_epoch) {
@@ -242,7 +242,8 @@ static NitiStatus finish_epoch(NitiRun *run, bool *go_on) {
   }
   run->complete = run->step == run->steps;
   run->epoch_images = run->epoch_nanoseconds = run->epoch_scored = 0;
-  NITI_TRY(niti_run_save_now(run, keep));
+  const NitiStatus saved = niti_run_save_now(run, keep);
+  if (saved != NITI_OK) return save_after(run, saved, keep); /* the one before has failed: once more */
   const NitiScore next = run->train;
   run->train = train; /* for the epoch's callback */
   tell_epoch(run, epoch, go_on);
