@@ -42,6 +42,12 @@ def strace():
     return command
 
 
+def resume_failing(strace, path, fault, run, *options):
+    """`niti train --resume RUN`, whose calls on the path fail: CALL:error=WHY[:when=N]."""
+    return subprocess.run([*strace, "-P", path, "-e", f"trace={fault.split(':')[0]}", "-e", f"inject={fault}", NITI, "train", "--resume", run, "--threads", "1", "--quiet",
+                           *map(str, options)], capture_output=True, text=True, check=False)
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -118,7 +124,7 @@ def earlier(best):
 
 @pytest.mark.parametrize("longer", (False, True))
 @pytest.mark.parametrize("kind", ["removed", "earlier", "cut", "bit"])
-def test_what_a_crash_left_is_mended(kind, longer, rising, runs, tmp_path):
+def test_a_best_that_a_crash_left_behind_is_made_again(kind, longer, rising, runs, tmp_path):
     """`last` holds the best epoch's weights, and they have not become best.safetensors."""
     run = tmp_path / "run"
     shutil.copytree(rising, run)
@@ -223,7 +229,7 @@ def test_a_newer_best_of_another_run(rising, toy_recipe, runs, tmp_path):
     assert hash_of(run / "last.safetensors") == hash_of(rising / "last.safetensors")
 
 
-def test_a_best_that_cannot_be_mended(rising, tmp_path):
+def test_a_best_that_cannot_be_made_again(rising, tmp_path):
     """The reason, and how to go on; then the run is whole."""
     run = tmp_path / "run"
     shutil.copytree(rising, run)
@@ -256,9 +262,8 @@ def test_a_best_that_cannot_be_read(validates, runs, strace, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     best = run / "best.safetensors"
-    for options in (["--epochs", str(EPOCHS + 1)], []):
-        done = subprocess.run([*strace, "-P", best, "-e", "trace=openat", "-e", "inject=openat:error=EIO", NITI, "train", "--resume", run, "--quiet",
-                               "--threads", "1", *options], capture_output=True, text=True, check=False)
+    for options in (["--epochs", EPOCHS + 1], []):
+        done = resume_failing(strace, best, "openat:error=EIO", run, *options)
         assert done.returncode == 1 and all(word in done.stderr for word in (str(best), "Input/output error", "--resume")), done.stderr
         assert not done.stdout
     result = resume(run, "--epochs", EPOCHS + 1)
@@ -278,8 +283,7 @@ def test_a_last_that_cannot_be_read(rising, strace, tmp_path):
     shutil.copytree(rising, run)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     for call in ("openat:error=EIO", "openat:error=EACCES", "pread64:error=EIO"):
-        done = subprocess.run([*strace, "-P", run / "last.safetensors", "-e", f"trace={call.split(':')[0]}", "-e", f"inject={call}:when=1", NITI, "train", "--resume", run,
-                               "--epochs", str(EPOCHS + 1), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+        done = resume_failing(strace, run / "last.safetensors", f"{call}:when=1", run, "--epochs", EPOCHS + 1)
         assert done.returncode == 1 and "last.safetensors" in done.stderr and "if that stays so, remove it: another checkpoint takes its place" in done.stderr, done.stderr
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"} == {name: text for name, text in before.items() if name != ".lock"}
 
@@ -293,8 +297,7 @@ def test_a_best_that_could_not_be_saved(call, runs, strace, tmp_path):
     result = train(recipe, folder, whole, "--epochs", EPOCHS)
     assert result["best_epoch"] == EPOCHS - 1
     train(recipe, folder, run, "--epochs", EPOCHS - 2)
-    done = subprocess.run([*strace, "-P", run / "best.safetensors.tmp", "-e", f"trace={call.split(':')[0]}", "-e", f"inject={call}", NITI, "train", "--resume", run,
-                           "--epochs", str(EPOCHS), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+    done = resume_failing(strace, run / "best.safetensors.tmp", call, run, "--epochs", EPOCHS)
     assert done.returncode == 1, done.stderr
     done = niti("train", "--resume", run, "--threads", 1, "--json")
     assert done.returncode == 0 and "best.safetensors made of" in done.stderr, done.stderr
@@ -322,15 +325,14 @@ def test_an_epoch_that_could_not_be_kept(runs, tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_not_passed_by(runs, rising, strace, tmp_path):
-    """One failure ends the command before anything is saved, and the next one mends what was to be mended."""
+    """One failure ends the command before anything is saved, and the next one makes best.safetensors again."""
     for name, of, spoil in (("best", rising, earlier), ("previous", runs[False][0], os.unlink)):
         run = tmp_path / name
         shutil.copytree(of, run)
         expected = hash_of(run / "best.safetensors")
         spoil(run / "best.safetensors")
         before = {path.name: path.read_bytes() for path in run.iterdir()}
-        done = subprocess.run([*strace, "-P", run / f"{name}.safetensors", "-e", "trace=openat", "-e", "inject=openat:error=EIO:when=1", NITI, "train", "--resume", run,
-                               "--epochs", str(EPOCHS + 1), "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+        done = resume_failing(strace, run / f"{name}.safetensors", "openat:error=EIO:when=1", run, "--epochs", EPOCHS + 1)
         assert done.returncode == 1 and f"{name}.safetensors: cannot open: Input/output error" in done.stderr, done.stderr
         assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != ".lock"} == {key: text for key, text in before.items() if key != ".lock"}
         done = niti("train", "--resume", run, "--threads", 1)
@@ -342,8 +344,7 @@ def test_neither_last_nor_previous_can_be_read(rising, strace, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(rising, run)
     (run / "last.safetensors").unlink()
-    done = subprocess.run([*strace, "-P", run / "previous.safetensors", "-e", "trace=openat", "-e", "inject=openat:error=EIO:when=1", NITI, "train", "--resume", run,
-                           "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+    done = resume_failing(strace, run / "previous.safetensors", "openat:error=EIO:when=1", run)
     assert done.returncode == 1 and "last.safetensors: cannot open: No such file" in done.stderr and "previous.safetensors: cannot open: Input/output error" in done.stderr, done.stderr
 
 
@@ -352,6 +353,5 @@ def test_an_only_last_that_cannot_be_read(rising, strace, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(rising, run)
     (run / "previous.safetensors").unlink()
-    done = subprocess.run([*strace, "-P", run / "last.safetensors", "-e", "trace=openat", "-e", "inject=openat:error=EMFILE:when=1", NITI, "train", "--resume", run,
-                           "--threads", "1", "--quiet"], capture_output=True, text=True, check=False)
+    done = resume_failing(strace, run / "last.safetensors", "openat:error=EMFILE:when=1", run)
     assert done.returncode == 1 and "Too many open files" in done.stderr and "remove it" not in done.stderr, done.stderr

@@ -131,7 +131,7 @@ def test_averages_and_update_niti16_are_continued_by_other_numbers_of_ranks(norm
         assert same(many) == same(one) and many.get("averaged_hash") == one.get("averaged_hash"), name
 
 
-def test_what_a_crash_left_of_the_best_is_mended(normed, odd, tmp_path):
+def test_a_best_that_a_crash_left_behind_is_made_again(normed, odd, tmp_path):
     """By rank 0, before anything is trained."""
     run, again = tmp_path / "run", tmp_path / "again"
     train_in(2, normed, odd, run, "--set", "update={kind: sgd, lr: 0.05}", "--epochs", 1)
