@@ -545,6 +545,23 @@ NitiStatus niti_checkpoint_load_weights(NitiCheckpoint **out, bool *intact, cons
   return whole ? NITI_OK : load(out, path, take_weights); /* which asks the watch again, where that stopped it */
 }
 
+/* `last` did not load: `why`, and with NITI_ERROR_FILE `there` if it may be intact. NITI_OK: `previous` takes its place. */
+static NitiStatus take_previous(NitiCheckpoint **out, NitiStatus failure, bool there, const char *why, const char *previous) {
+  char more[1024];
+  bool unread = false; /* `previous`, which may be sound */
+  const NitiStatus status = niti_checkpoint_load(out, previous);
+  if (status == NITI_ERROR_MEMORY) return status;
+  (void)snprintf(more, sizeof more, "%s", niti_error());
+  if (status == NITI_ERROR_FILE && niti_path_is_entry(&unread, previous) != NITI_OK) unread = true;
+  if (unread) return niti_fail(failure, "%s; %s", why, more);
+  (void)niti_fail(failure, "%s", why);
+  if (status != NITI_OK) return failure;
+  if (!there) return NITI_OK;
+  niti_checkpoint_close(*out);
+  *out = NULL;
+  return niti_fail(failure, "%s; if that stays so, remove it: another checkpoint takes its place", why);
+}
+
 NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, const char *dir) {
   char *last, *previous, why[1024];
   bool there = false;
@@ -555,27 +572,8 @@ NitiStatus niti_checkpoint_load_last(NitiCheckpoint **out, bool *used_previous, 
   if ((status == NITI_ERROR_FORMAT || status == NITI_ERROR_FILE) && last && previous) {
     (void)snprintf(why, sizeof why, "%s", niti_error());
     if (status == NITI_ERROR_FILE && niti_path_is_entry(&there, last) != NITI_OK) there = true;
-    const NitiStatus other = niti_checkpoint_load(out, previous);
-    const bool sound = other == NITI_OK;
-    bool unread = false; /* it may be sound */
-    if (other == NITI_ERROR_FILE && niti_path_is_entry(&unread, previous) != NITI_OK) unread = true;
-    if (other == NITI_ERROR_MEMORY) {
-      status = other;
-    } else if (unread) {
-      char more[1024];
-      (void)snprintf(more, sizeof more, "%s", niti_error());
-      status = niti_fail(status, "%s; %s", why, more);
-    } else if (there && sound) {
-      niti_checkpoint_close(*out);
-      *out = NULL;
-      status = niti_fail(status, "%s; if that stays so, remove it: another checkpoint takes its place", why);
-    } else if (!there && sound) {
-      if (used_previous) *used_previous = true;
-      (void)niti_fail(status, "%s", why);
-      status = NITI_OK;
-    } else {
-      status = niti_fail(status, "%s", why);
-    }
+    status = take_previous(out, status, there, why, previous);
+    if (used_previous) *used_previous = status == NITI_OK;
   }
   free(last);
   free(previous);
