@@ -42,6 +42,12 @@ typedef struct NitiSgdMaxima {
   uint32_t done;                  /* blocks that have added theirs */
 } NitiSgdMaxima;
 
+/* A square's mantissa and exponent, each with a bit beside it that says that it has been written. */
+typedef struct NitiToldSquare {
+  uint64_t m, e;
+} NitiToldSquare;
+#define NITI_TOLD_SQUARE ((uint64_t)1 << 63)
+
 /* Device memory: the range of the requantising operation under way; all zero between operations (device.cuh). */
 typedef struct NitiRange {
   uint32_t max;                           /* largest |acc| so far */
@@ -53,9 +59,8 @@ typedef struct NitiRange {
   NitiSgdTerms terms[NITI_UPDATES_MAX];   /* sgd.cu: scratch */
   uint64_t squares[NITI_UPDATES_MAX];     /* clip.cu: of each tensor so far; zero between operations too */
   uint64_t sums[3 * NITI_SUMS_CHANNELS];  /* norm_sums.cuh: two or three of each channel so far; zero between operations too */
-  uint32_t summed[NITI_SUMS_CHANNELS / NITI_SUMS_SLICE];                /* blocks of each slice that have ended; likewise */
-  NitiScalar norm_squares[NITI_SUMS_CHANNELS];                          /* norm_fit.cu: scratch */
-  uint32_t norm_ended, norm_heard;                                      /* its slices' blocks; zero between operations too */
+  NitiToldSquare squares_of[NITI_SUMS_CHANNELS];                        /* norm_fit.cu: likewise, */
+  uint32_t norm_heard;                                                  /* and its slices' blocks that have heard them */
   uint64_t histogram[256];                                              /* stats.cu: scratch */
   uint32_t sample;                                                      /* wgmma_conv.cuh: likewise; 0: none */
   uint32_t marks[NITI_RANGE_MARKS];                                     /* wgmma_conv.cuh: between an operation's two launches */

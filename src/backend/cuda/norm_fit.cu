@@ -206,30 +206,32 @@ static __device__ inline NitiNormChannel prepare_slice(const Sums &d, const Delt
   return x;
 }
 
-/* A thread's squares of several slices; all but its own come from the range's. */
-static __device__ inline void hear_squares(NitiScalar *squares, const Sums &d, const DeltaFit &f, uint32_t c, bool own) {
-  NitiRange *range = d.range;
-  if (own) *(int2 *)&range->norm_squares[c] = make_int2(squares[0].m, squares[0].e);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    (void)niti_count_up(&range->norm_ended);
-    while (*(volatile uint32_t *)&range->norm_ended < f.slices) continue;
-    __threadfence();
+/* A thread's squares of several slices. Those of others come from the range's words, which say by themselves that they have been
+ * written. */
+static __device__ inline void hear_squares(NitiScalar *squares, const Sums &d, uint32_t c, bool own) {
+  volatile NitiToldSquare *told = d.range->squares_of;
+  if (own) {
+    told[c].m = NITI_TOLD_SQUARE | (uint32_t)squares[0].m;
+    told[c].e = NITI_TOLD_SQUARE | (uint32_t)squares[0].e;
   }
-  __syncthreads();
+  bool missing;
+  do {
+    missing = false;
 #pragma unroll
-  for (uint32_t i = 0; i < DELTA_SLICES; ++i) {
-    const uint32_t at = threadIdx.x + i * THREADS;
-    const int2 square = at < d.channels ? __ldcg((const int2 *)&range->norm_squares[at]) : make_int2(0, 0);
-    squares[i] = NitiScalar{square.x, square.y};
-  }
+    for (uint32_t i = 0; i < DELTA_SLICES; ++i) {
+      const uint32_t at = threadIdx.x + i * THREADS;
+      uint64_t m = NITI_TOLD_SQUARE, e = NITI_TOLD_SQUARE;
+      if (at < d.channels) m = told[at].m, e = told[at].e;
+      squares[i] = NitiScalar{(int32_t)m, (int32_t)e};
+      missing = missing || !(m & e & NITI_TOLD_SQUARE);
+    }
+  } while (missing);
 }
 
-/* All slices' blocks have heard all squares; the last of them leaves zeros. */
-static __device__ inline void end_hearing(NitiRange *range, uint32_t slices) {
-  if (niti_count_up(&range->norm_heard) + 1 < slices) return;
-  range->norm_ended = 0;
-  range->norm_heard = 0;
+/* Of blocks that have heard all squares, the last clears them. All its threads call it; last: the block's, shared. */
+static __device__ inline void end_hearing(NitiRange *range, uint32_t channels, bool last) {
+  for (uint32_t c = threadIdx.x; last && c < channels; c += THREADS) range->squares_of[c] = NitiToldSquare{0, 0};
+  if (last && threadIdx.x == 0) range->norm_heard = 0;
 }
 
 /* A channel per thread. */
@@ -240,17 +242,19 @@ static __device__ inline void end_slice(const Sums &d, const DeltaFit &f, uint32
   DeltaChannel channel = {};
   if (own) channel = begin_channel(d, f, c, o, x, t);
   NitiScalar squares[DELTA_SLICES] = {channel.d.square};
-  if (f.slices > 1) hear_squares(squares, d, f, c, own);
+  if (f.slices > 1) hear_squares(squares, d, c, own);
   int32_t largest = NITI_SQUARES_NONE;
 #pragma unroll
   for (int i = 0; i < DELTA_SLICES; ++i) largest = niti_squares_exponent(largest, squares[i]);
   NitiSquares all = {0, block_max(largest)};
-  if (f.slices > 1 && threadIdx.x == 0) end_hearing(d.range, f.slices);
+  __shared__ bool last; /* of the blocks that have heard all squares */
+  if (f.slices > 1 && threadIdx.x == 0) last = niti_count_up(&d.range->norm_heard) + 1 == f.slices;
 #pragma unroll
   for (int i = 0; i < DELTA_SLICES; ++i) all.sum += niti_squares_share(all.exponent, squares[i]);
   all.sum = block_sum(all.sum);
   const int32_t exponent = niti_norm_delta_exponent(all, f.channels);
   if (own) end_channel(f, c, o, channel, exponent);
+  if (f.slices > 1) end_hearing(d.range, d.channels, last);
 }
 
 /* Until its multipliers are known, affine[c] keeps a channel's square. */
