@@ -14,7 +14,7 @@ options=
 export NITI_TEST_GPU=1
 # Blocks may wait for each other only where the runtime knows how many run at once; the tools' additions to kernels it does not know.
 export NITI_CUDA_MEETINGS="${NITI_CUDA_MEETINGS:-off}"
-tests="test_cuda test_cuda_conv test_cuda_norm test_cuda_network"
+tests="test_cuda test_cuda_conv test_cuda_norm test_cuda_norm_pool test_cuda_sgd test_cuda_network"
 
 checked() { # SHARE TEST
   # shellcheck disable=SC2086 # a word an option

@@ -97,8 +97,8 @@ static void close_session(Session *s) {
   free(s->labels);
 }
 
-static void step(Session *s, const Setup *setup, int count, bool training) {
-  const NitiStepContext context = {s->recipe, s->net, s->feed, NULL, NULL};
+static void measured_step(Session *s, const Setup *setup, int count, bool training, NitiMeasure *measure) {
+  const NitiStepContext context = {.recipe = s->recipe, .net = s->net, .feed = s->feed, .measure = measure};
   for (int i = 0; i < count; ++i) {
     const uint32_t word = niti_random(3, NITI_DRAW_CROP, s->step, 0, (uint64_t)i);
     s->samples[i] = (NitiSample){.image = setup->resident ? word % IMAGES : (uint32_t)i,
@@ -119,6 +119,8 @@ static void step(Session *s, const Setup *setup, int count, bool training) {
   must(training ? niti_step_train(&context, &batch, s->step) : niti_step_test(&context, &batch), "a step");
   ++s->step;
 }
+
+static void step(Session *s, const Setup *setup, int count, bool training) { measured_step(s, setup, count, training, NULL); }
 
 static Outcome outcome_on(const Setup *setup, const NitiBackendOptions *device) {
   Session s = {0};
@@ -222,6 +224,32 @@ static const char limited[] =
     "  - global-avgpool\n"
     "  - linear: {out: classes}\n";
 
+/* Norms that do the work of the max-pool behind them, with a ReLU between, whose mask a product takes over, also through a
+ * reshape, and without; and some that cannot: the pool's output has a dropout behind it, or windows overlap. */
+static const char pooled[] =
+    "name: pooled\ninput: [16, 16, 3]\nclasses: 5\nlayers:\n"
+    "  - conv: {out: 16, kernel: 3, padding: 1}\n"
+    "  - norm\n"
+    "  - relu\n"
+    "  - maxpool: {kernel: 2}\n"
+    "  - conv: {out: 64, kernel: 3, padding: 1}\n"
+    "  - norm\n"
+    "  - relu\n"
+    "  - maxpool: {kernel: 2}\n"
+    "  - conv: {out: 128, kernel: 1}\n"
+    "  - norm\n"
+    "  - maxpool: {kernel: 2}\n"
+    "  - conv: {out: 48, kernel: 1}\n"
+    "  - norm\n"
+    "  - relu\n"
+    "  - maxpool: {kernel: 3, stride: 1, padding: 1}\n"
+    "  - conv: {out: 80, kernel: 1}\n"
+    "  - norm\n"
+    "  - relu\n"
+    "  - maxpool: {kernel: 2}\n"
+    "  - flatten\n"
+    "  - linear: {out: classes}\n";
+
 /* Lets every convolution run in its way number `which`, counted round; returns the most ways that one has. */
 static int choose_all(const Session *s, int which) {
   NitiExecutable *e = s->net->training;
@@ -273,6 +301,44 @@ static void test_every_way_of_limited_products(void **unused) {
              rounding[i]);
     const Setup setup = {NULL, limited, more, true};
     check_every_way(&setup);
+  }
+}
+
+static void test_every_way_of_pooled_norms(void **unused) {
+  static const char *const rounding[] = {"", "rounding: {activation: stochastic-byte, error: stochastic-byte}\n",
+                                         "rounding: {activation: stochastic, error: truncate}\n"};
+  (void)unused;
+  need_cuda();
+  for (int i = 0; i < 3; ++i) {
+    char more[256];
+    snprintf(more, sizeof more, "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}\n%s",
+             rounding[i]);
+    const Setup setup = {NULL, pooled, more, true};
+    check_every_way(&setup);
+  }
+}
+
+/* What is measured of a step: a ReLU whose output nothing has written has as many dead channels all the same. */
+static void test_measured_pools(void **unused) {
+  static const NitiBackendOptions on[DEVICES] = {
+      {.name = "cpu"}, {.name = "cuda", .isa = "mma"}, {.name = "cuda", .isa = "wgmma"}};
+  static const Setup setup = {NULL, pooled, "loss: softmax\nupdate: {kind: sgd, lr: 0.05}\n", true};
+  NitiLayerCounts want[64], got[64];
+  (void)unused;
+  need_cuda();
+  for (int i = CPU; i < DEVICES; ++i) {
+    Session s = {0};
+    NitiMeasure *measure = NULL;
+    if (!devices[i].backend) continue;
+    open_session(&s, &setup, &on[i]);
+    must(niti_measure_open(&measure, s.net), "measuring");
+    for (int k = 0; k < 3; ++k) measured_step(&s, &setup, k == 1 ? 19 : s.recipe->batch, true, measure);
+    const size_t layers = (size_t)s.net->program->layer_count + 1;
+    assert_true(layers <= sizeof want / sizeof *want);
+    memcpy(i == CPU ? want : got, measure->layers, layers * sizeof *want);
+    if (i != CPU) assert_memory_equal(want, got, layers * sizeof *want);
+    niti_measure_close(measure);
+    close_session(&s);
   }
 }
 
@@ -361,8 +427,12 @@ static int open_all(void **unused) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_layer), cmocka_unit_test(test_every_way_of_masked_products),
-                                     cmocka_unit_test(test_every_way_of_limited_products), cmocka_unit_test(test_built_in_models),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_layer),
+                                     cmocka_unit_test(test_every_way_of_masked_products),
+                                     cmocka_unit_test(test_every_way_of_limited_products),
+                                     cmocka_unit_test(test_every_way_of_pooled_norms),
+                                     cmocka_unit_test(test_measured_pools),
+                                     cmocka_unit_test(test_built_in_models),
                                      cmocka_unit_test(test_a_batch_that_fits_is_suggested)};
   return cmocka_run_group_tests(tests, open_all, close_devices);
 }

@@ -165,8 +165,113 @@ static void test_limits(void **unused) {
              false, niti_fuse, 0, 0, 1);
 }
 
+/* ---- norms that do the work of a max-pool ---- */
+
+static bool serves_all(const void *context, const NitiOperation *norm, const NitiPool *pool) {
+  (void)context;
+  return pool->c % 4 == 0 && norm->rounding.mode == NITI_NEAREST;
+}
+
+static bool serves_none(const void *context, const NitiOperation *norm, const NitiPool *pool) {
+  (void)context;
+  (void)norm;
+  (void)pool;
+  return false;
+}
+
+static const NitiOperation *only(const NitiProgram *p, NitiOpcode opcode) {
+  const NitiOperation *found = NULL;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    if (p->operations[i].opcode != opcode) continue;
+    assert_null(found);
+    found = &p->operations[i];
+  }
+  assert_non_null(found);
+  return found;
+}
+
+static NitiStatus fuse_served(NitiProgram *p) {
+  const NitiStatus status = niti_fuse(p);
+  return status == NITI_OK ? niti_fuse_pools(p, serves_all, NULL) : status;
+}
+
+static NitiStatus fuse_unserved(NitiProgram *p) {
+  const NitiStatus status = niti_fuse(p);
+  return status == NITI_OK ? niti_fuse_pools(p, serves_none, NULL) : status;
+}
+
+static void check_pools(const char *layers, bool training, NitiStatus (*fuse)(NitiProgram *), int forward, int backward) {
+  NitiProgram *p = fused(layers, training, fuse);
+  assert_int_equal(count_of(p, NITI_OP_NORM_POOL_FORWARD), forward);
+  assert_int_equal(count_of(p, NITI_OP_NORM_POOL_BACKWARD), backward);
+  assert_int_equal(count_of(p, NITI_OP_MAXPOOL_FORWARD), 1 - forward);
+  assert_int_equal(count_of(p, NITI_OP_MAXPOOL_BACKWARD), training ? 1 - backward : 0);
+  niti_program_close(p);
+}
+
+#define BEGIN "  - conv: {out: 8, kernel: 3, padding: 1}\n  - norm\n"
+#define POOL "  - maxpool: {kernel: 2}\n"
+#define END "  - conv: {out: 4, kernel: 1}\n  - flatten\n  - linear: {out: classes}\n"
+
+static void test_pools(void **unused) {
+  static const char *const served[] = {BEGIN "  - relu\n" POOL END, BEGIN POOL END,
+                                       BEGIN "  - relu\n" POOL "  - flatten\n  - linear: {out: classes}\n"};
+  static const char *const others[] = {
+      BEGIN "  - relu: {max: 6}\n" POOL END,                                   /* a mask with a limit */
+      BEGIN "  - relu\n  - maxpool: {kernel: 3, stride: 2, padding: 1}\n" END, /* windows overlap */
+      BEGIN "  - relu\n  - maxpool: {kernel: 2, stride: 4}\n" END,             /* and leave values out */
+      BEGIN "  - relu\n" POOL "  - dropout\n" END,                             /* no product to take over the mask */
+      BEGIN "  - relu\n" POOL "  - residual: {body: [{conv: {out: 8, kernel: 1}}]}\n" END,
+      BEGIN "  - relu\n  - dropout\n" POOL END,
+      "  - conv: {out: 6, kernel: 3, padding: 1}\n  - norm\n  - relu\n" POOL END, /* not served */
+      "  - conv: {out: 8, kernel: 3, padding: 1}\n  - relu\n" POOL END};
+  (void)unused;
+  for (size_t i = 0; i < sizeof served / sizeof *served; ++i) {
+    check_pools(served[i], true, fuse_served, 1, 1);
+    check_pools(served[i], false, fuse_served, 1, 0);
+    check_pools(served[i], true, fuse_unserved, 0, 0);
+    check_pools(served[i], true, niti_fuse, 0, 0);
+  }
+  for (size_t i = 0; i < sizeof others / sizeof *others; ++i) check_pools(others[i], true, fuse_served, 0, 0);
+}
+
+/* Who reads and writes what: the product behind the pool masks its deltas by the pool's output as it read it. */
+static void check_operands(const char *layers, bool flattened) {
+  NitiProgram *p = fused(layers, true, fuse_served);
+  const NitiOperation *forward = only(p, NITI_OP_NORM_POOL_FORWARD), *backward = only(p, NITI_OP_NORM_POOL_BACKWARD);
+  const NitiOperation *fit = only(p, NITI_OP_NORM_DELTA_FIT), *source = NULL, *reader = NULL;
+  for (int32_t i = 0; i < p->operation_count; ++i) {
+    const NitiOperation *o = &p->operations[i];
+    if (o->opcode == NITI_OP_CONV_BACKWARD && o->outputs[0] == backward->inputs[0]) source = o;
+    if (o->opcode == NITI_OP_RESHAPE && o->inputs[0] == forward->outputs[0]) reader = o;
+  }
+  assert_non_null(source);
+  assert_true((reader != NULL) == flattened);
+  assert_int_equal(source->inputs[2], flattened ? reader->outputs[0] : forward->outputs[0]);
+  assert_true(forward->relu);
+  assert_int_equal(forward->pool.oh * 2, forward->pool.h);
+  assert_int_equal(backward->pool.w, forward->pool.w);
+  assert_int_equal(backward->inputs[1], forward->inputs[0]);
+  assert_int_equal(backward->inputs[3], forward->outputs[1]);
+  assert_int_equal(fit->inputs[0], backward->inputs[0]);
+  assert_int_equal(fit->inputs[1], forward->outputs[2]);
+  assert_int_equal(fit->norm.positions, 64);
+  const NitiTensorDesc *won = &p->tensors[forward->outputs[2]], *y = &p->tensors[forward->outputs[0]];
+  assert_memory_equal(won->dims, y->dims, sizeof won->dims);
+  assert_int_equal(won->role, NITI_ROLE_SAVED);
+  assert_memory_equal(p->tensors[backward->inputs[0]].dims, y->dims, sizeof y->dims);
+  niti_program_close(p);
+}
+
+static void test_operands_of_pools(void **unused) {
+  (void)unused;
+  check_operands(BEGIN "  - relu\n" POOL END, false);
+  check_operands(BEGIN "  - relu\n" POOL "  - flatten\n  - linear: {out: classes}\n", true);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_builtin), cmocka_unit_test(test_layers),
-                                     cmocka_unit_test(test_every_layer), cmocka_unit_test(test_limits)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_builtin),     cmocka_unit_test(test_layers),
+                                     cmocka_unit_test(test_every_layer), cmocka_unit_test(test_limits),
+                                     cmocka_unit_test(test_pools),       cmocka_unit_test(test_operands_of_pools)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

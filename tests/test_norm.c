@@ -183,7 +183,8 @@ static void check_backward(NitiBackend *b, Norm *n, NitiRounding mode) {
   const NitiScalarDivisor channels = niti_scalar_divisor(niti_scalar((int64_t)n->channels, 0));
   NitiSquares squares = {0, NITI_SQUARES_NONE};
   b->kernels->norm_delta_fit(b, &n->affine_delta.tensor, &n->weight_gradient.tensor, &n->bias_gradient.tensor,
-                             &n->delta_sums.tensor, &n->dy.tensor, &n->x.tensor, &n->sums.tensor, &n->weight.tensor);
+                             &n->delta_sums.tensor, &n->dy.tensor, &n->x.tensor, &n->sums.tensor, &n->weight.tensor,
+                             (int64_t)n->x.tensor.shape.h * n->x.tensor.shape.w);
   b->kernels->norm_backward(b, &n->dx.tensor, &n->dy.tensor, &n->x.tensor, &n->affine_delta.tensor, &rq);
   for (int pass = 0; pass < 3; ++pass) {
     const int32_t relative = pass == 2 ? niti_norm_delta_exponent(squares, channels) : 0;

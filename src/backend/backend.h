@@ -206,6 +206,8 @@ NitiStatus niti_executable_run(NitiExecutable *, int32_t first, int32_t end, con
  * valid. NITI_ERROR_ARGUMENT if the elements are requested and the tensor has no memory. */
 NitiStatus niti_executable_read(NitiExecutable *, int32_t tensor, int32_t n, void *elements, int32_t *exponent);
 NitiStatus niti_executable_write(NitiExecutable *, int32_t tensor, int32_t n, const void *elements, const int32_t *exponent);
+/* Whether a tensor's elements have memory: not those that only a fused operation used. */
+bool niti_executable_has(const NitiExecutable *, int32_t tensor);
 /* Whether an operation takes no work of its own: a fused one does it, or it only gives a tensor another shape. */
 bool niti_executable_is_idle(const NitiExecutable *, int32_t operation);
 /* The shift with which an operation last requantised. Waits. */

@@ -25,7 +25,7 @@ static bool is_kept(NitiRole role) {
 
 /* The same tensor in the executable whose memory this one shares, or NITI_NONE. */
 static int32_t shared_tensor(const NitiExecutable *e, int32_t t) {
-  const NitiTensorDesc *desc = &e->program->tensors[t];
+  const NitiTensorDesc *desc = &e->fused->tensors[t];
   if (!e->shared || !is_kept(desc->role)) return NITI_NONE;
   const int32_t found = niti_program_find(e->shared->program, desc->name);
   if (found == NITI_NONE) return NITI_NONE;
@@ -50,12 +50,12 @@ static bool gradients_in_arena(const NitiProgram *p) {
 }
 
 static bool lives_in_arena(const NitiExecutable *e, int32_t t) {
-  const NitiRole role = e->program->tensors[t].role;
+  const NitiRole role = e->fused->tensors[t].role;
   return niti_role_in_arena(role) || (role == NITI_ROLE_GRADIENT && e->places_gradients);
 }
 
 static bool lives_outside(const NitiExecutable *e, int32_t t) {
-  const NitiRole role = e->program->tensors[t].role;
+  const NitiRole role = e->fused->tensors[t].role;
   if (role == NITI_ROLE_GRADIENT) return !e->places_gradients;
   return is_kept(role) && shared_tensor(e, t) == NITI_NONE;
 }
@@ -263,20 +263,31 @@ static void share_reshapes_alone(NitiExecutable *e) {
   }
 }
 
+static bool pools_norm(const void *context, const NitiOperation *norm, const NitiPool *pool) {
+  const NitiBackend *backend = context;
+  return backend->kernels->norm_pool_serves(backend, norm, pool);
+}
+
+static NitiStatus fuse(NitiExecutable *e) {
+  NITI_TRY(niti_fuse(e->fused));
+  return e->backend->kernels->norm_pool_serves ? niti_fuse_pools(e->fused, pools_norm, e->backend) : NITI_OK;
+}
+
 /* Does everything that needs no backend memory. */
 static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain) {
-  const size_t tensors = (size_t)program->tensor_count + 1, operations = (size_t)program->operation_count + 1;
   e->program = niti_program_copy(program);
   e->fused = niti_program_copy(program);
   e->places_gradients = gradients_in_arena(program);
+  if (!e->program || !e->fused) return out_of_memory();
+  NITI_TRY(check_support(e));
+  if (!plain) NITI_TRY(fuse(e));
+  const size_t tensors = (size_t)e->fused->tensor_count + 1, operations = (size_t)program->operation_count + 1;
   e->tensors = calloc(tensors, sizeof *e->tensors);
   e->steps = calloc(operations, sizeof *e->steps);
   e->nonnegative = calloc(tensors, sizeof *e->nonnegative);
   e->limits = calloc(tensors, sizeof *e->limits);
   e->uses = calloc(tensors, sizeof *e->uses);
-  if (!e->program || !e->fused || !e->tensors || !e->steps || !e->nonnegative || !e->limits || !e->uses) return out_of_memory();
-  NITI_TRY(check_support(e));
-  if (!plain) NITI_TRY(niti_fuse(e->fused));
+  if (!e->tensors || !e->steps || !e->nonnegative || !e->limits || !e->uses) return out_of_memory();
   niti_find_nonnegative(e->nonnegative, e->fused);
   niti_find_limits(e->limits, e->fused);
   find_uses(e);
@@ -343,11 +354,16 @@ static void locate_inputs(NitiExecutable *e, int32_t operation) {
     e->tensors[o->inputs[1]].data = (int8_t *)e->inputs + ((size_t)e->fused->batch + 1) * sizeof(NitiSample);
 }
 
-/* A reshape's output has its input's exponent; a tensor that only a fused operation would have written, its successor's. */
+/* A reshape's output has its input's exponent, and so has that of a pool whose work a norm does; a tensor that only a fused
+ * operation would have written, its successor's. */
 static void share_exponents(NitiExecutable *e, int32_t i) {
   const NitiOperation *o = &e->fused->operations[i];
+  const NitiOpcode opcode = e->program->operations[i].opcode;
   const int32_t before = e->program->operations[i].outputs[0], now = o->outputs[0];
-  if (o->opcode == NITI_OP_RESHAPE) e->tensors[now].exponent = e->tensors[o->inputs[0]].exponent;
+  const bool pool = opcode == NITI_OP_MAXPOOL_BACKWARD && o->opcode == NITI_OP_NONE;
+  if (opcode == NITI_OP_RESHAPE || pool) e->tensors[now].exponent = e->tensors[o->inputs[0]].exponent;
+  if (opcode == NITI_OP_MAXPOOL_FORWARD && o->opcode == NITI_OP_NONE)
+    e->tensors[o->inputs[0]].exponent = e->tensors[now].exponent;
   if (before != now) e->tensors[before].exponent = e->tensors[now].exponent;
 }
 
@@ -361,8 +377,9 @@ static void locate_exponents(const NitiExecutable *e, int32_t gradient, const in
   }
 }
 
-/* Elements per image of what an operation rounds: of the loss, its delta. */
+/* Elements per image of what an operation rounds: of the loss, its delta; before a pool, the pool's input. */
 static size_t image_of(const NitiExecutable *e, const NitiOperation *o) {
+  if (o->opcode == NITI_OP_NORM_POOL_FORWARD) return (size_t)o->pool.h * (size_t)o->pool.w * (size_t)o->pool.c;
   const int32_t t = o->outputs[o->opcode == NITI_OP_LOSS];
   return t == NITI_NONE ? 0 : niti_tensor_count(&e->fused->tensors[t], 1);
 }

@@ -97,6 +97,10 @@ static NitiStatus find_memory(NitiTensor *out, const NitiExecutable *e, int32_t 
   return NITI_OK;
 }
 
+bool niti_executable_has(const NitiExecutable *e, int32_t t) {
+  return t >= 0 && t < e->fused->tensor_count && e->tensors[t].data;
+}
+
 NitiStatus niti_executable_read(NitiExecutable *e, int32_t t, int32_t n, void *elements, int32_t *exponent) {
   NitiTensor tensor = {0};
   NITI_TRY(find_memory(&tensor, e, t, n, elements != NULL));

@@ -205,14 +205,23 @@ typedef struct NitiKernels {
    */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);
+  /* The same, then maxpool_forward. won: NULL, or x of each window's winner. serves (NULL: there are no such kernels): whether
+   * the device has this one, or norm_pool_backward, for the operation and pool. */
+  bool (*norm_pool_serves)(const NitiBackend *, const NitiOperation *, const NitiPool *);
+  void (*norm_pool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, NitiTensor *won, const NitiTensor *x,
+                            const NitiTensor *affine, bool relu, const NitiPool *, const NitiRequantise *);
   /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums:
-   * int64_t [C][3] of dy, dy x and dy dy, exponent dy's. sums: as norm_fit made them of x. */
+   * int64_t [C][3] of dy, dy x and dy dy, exponent dy's. sums: as norm_fit made them of x. positions: of an image; all but those
+   * of dy have deltas of 0. */
   void (*norm_delta_fit)(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
                          NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
-                         const NitiTensor *weight);
+                         const NitiTensor *weight, int64_t positions);
   /* dx = affine map of dy and x, rounded. dx aliases neither. */
   void (*norm_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                         const NitiRequantise *);
+  /* The same, where dy is of windows: a value's delta is its window's where it won, else 0. */
+  void (*norm_pool_backward)(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
+                             const uint8_t *winner, const NitiPool *, const NitiRequantise *);
 
   /* ---- loss, update, facts ---- */
   /* delta [N][1][1][classes] from logits of the same shape and labels[N] (int32, backend memory); adds to metrics.

@@ -193,8 +193,16 @@ static int run_step(NitiExecutable *e, int32_t i, int32_t end, const NitiBinding
       break;
     case NITI_OP_NORM_FIT: k->norm_fit(backend, y, &x[3], optional(o->outputs, y, 2), x, &x[1], &x[2], o->norm.centred); break;
     case NITI_OP_NORM_FORWARD: k->norm_forward(backend, y, x, &x[1], o->relu, &s->rq); break;
-    case NITI_OP_NORM_DELTA_FIT: k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3]); break;
+    case NITI_OP_NORM_POOL_FORWARD:
+      k->norm_pool_forward(backend, y, (uint8_t *)y[1].data, optional(o->outputs, y, 2), x, &x[1], o->relu, &s->pool, &s->rq);
+      break;
+    case NITI_OP_NORM_DELTA_FIT:
+      k->norm_delta_fit(backend, y, &y[1], &y[2], &y[3], x, &x[1], &x[2], &x[3], o->norm.positions);
+      break;
     case NITI_OP_NORM_BACKWARD: k->norm_backward(backend, y, x, &x[1], &x[2], &s->rq); break;
+    case NITI_OP_NORM_POOL_BACKWARD:
+      k->norm_pool_backward(backend, y, x, &x[1], &x[2], (const uint8_t *)x[3].data, &s->pool, &s->rq);
+      break;
     case NITI_OP_ALL_SUM: all_sum(e, i); break;
     case NITI_OP_ALL_SUM_WAIT: k->all_sum_wait(backend); break;
     case NITI_OP_UPDATE_NITI:

@@ -142,7 +142,8 @@ void niti_find_nonnegative(bool *nonnegative, const NitiProgram *p) {
     switch (o->opcode) {
       case NITI_OP_RELU_FORWARD: *y = true; break;
       case NITI_OP_CONV_FORWARD:
-      case NITI_OP_NORM_FORWARD: *y = o->relu; break;
+      case NITI_OP_NORM_FORWARD:
+      case NITI_OP_NORM_POOL_FORWARD: *y = o->relu; break;
       case NITI_OP_ADD: *y = o->relu || (x && nonnegative[o->inputs[1]]); break;
       case NITI_OP_MAXPOOL_FORWARD: /* padding cells never win */
       case NITI_OP_AVGPOOL_FORWARD:

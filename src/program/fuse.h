@@ -17,6 +17,11 @@ typedef enum NitiUses {
 NitiStatus niti_fuse(NitiProgram *);
 /* The same, but an addition stays as it is, without ReLU or mask, and so does a ReLU with a maximum. */
 NitiStatus niti_fuse_products(NitiProgram *);
+/* Whether a backend has operations NORM_POOL_* for a norm's map, forward or backward, of this pool. */
+typedef bool (*NitiPoolsNorm)(const void *context, const NitiOperation *norm, const NitiPool *pool);
+/* After niti_fuse: makes norms and max-pools of 2x2 behind them one operation each way where the backend has them. Adds tensors.
+ * Fails with NITI_ERROR_MEMORY only. */
+NitiStatus niti_fuse_pools(NitiProgram *, NitiPoolsNorm serves, const void *context);
 /* nonnegative[tensors]: no mantissa is ever below 0, because the tensor is the output of a ReLU. */
 void niti_find_nonnegative(bool *nonnegative, const NitiProgram *);
 /* limits[tensors]: the largest value in millionths of a tensor that is the output of a ReLU with a maximum, which the operation

@@ -94,10 +94,14 @@ typedef enum NitiOpcode {
   NITI_OP_NORM_DELTA_FIT, /* affine s32 [C][3], dx's exponent, the gradients of weight and bias, and sums s64 [C][3] of dy, dy x
                            * and dy dy; inputs dy, x, sums of x, weight */
   NITI_OP_NORM_BACKWARD,  /* dx = round(affine map of dy and x); inputs dy, x, affine */
-  NITI_OP_ALL_SUM,        /* begins, in place, the sum over all ranks of a gradient, which only ALL_SUM_WAIT completes; those in a
-                           * row travel together; nothing in a process by itself */
-  NITI_OP_ALL_SUM_WAIT,   /* completes all sums that were begun, and those of the loss's metrics; no operands */
-  NITI_OP_UPDATE_NITI,    /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
+  NITI_OP_NORM_POOL_FORWARD,  /* NORM_FORWARD, then MAXPOOL_FORWARD: outputs y, winner and optionally x of the winners, at x's
+                               * exponent; inputs x, affine. A backend makes it of the two (fuse.h), and the next */
+  NITI_OP_NORM_POOL_BACKWARD, /* NORM_BACKWARD of dy's values where they won, else of 0; inputs dy, x, affine, winner. The
+                               * NORM_DELTA_FIT before it has dy and x of the winners */
+  NITI_OP_ALL_SUM,      /* begins, in place, the sum over all ranks of a gradient, which only ALL_SUM_WAIT completes; those in a
+                         * row travel together; nothing in a process by itself */
+  NITI_OP_ALL_SUM_WAIT, /* completes all sums that were begun, and those of the loss's metrics; no operands */
+  NITI_OP_UPDATE_NITI,  /* w -= the update `niti` of the gradient; inputs w, gradient; output w; scalar mu */
   NITI_OP_GRADIENT_SQUARES, /* output s64 [2], a scalar: the squares so far and those of a gradient; inputs squares so far, or
                              * none, and gradient */
   NITI_OP_UPDATE_NITI16,    /* the same operands as of the next */
@@ -195,7 +199,7 @@ typedef struct NitiOperation {
   int32_t inputs[NITI_OPERANDS_MAX], outputs[NITI_OPERANDS_MAX]; /* tensor numbers, NITI_NONE where there is none */
   union {
     NitiConv conv; /* CONV_*, at the program's batch */
-    NitiPool pool; /* MAXPOOL_*, AVGPOOL_* */
+    NitiPool pool; /* MAXPOOL_*, AVGPOOL_*, NORM_POOL_* */
     NitiLoss loss; /* LOSS */
     NitiDropout dropout;
     NitiNorm norm;      /* NORM_* */
@@ -204,7 +208,7 @@ typedef struct NitiOperation {
     bool changes;       /* INPUT: samples may be scaled, coloured or mixed; false: none is */
   };
   NitiRoundingRecord rounding;
-  bool relu;        /* CONV_FORWARD, NORM_FORWARD, ADD: max(m, 0) after rounding */
+  bool relu;        /* CONV_FORWARD, NORM_FORWARD, NORM_POOL_FORWARD, ADD: max(m, 0) after rounding */
   int32_t relu_max; /* RELU_*, and NORM_FORWARD with `relu`: the largest value in millionths, 0: none */
 } NitiOperation;
 

@@ -131,15 +131,25 @@ static void add_dead(NitiMeasure *m, const NitiProgram *p, int32_t last, int64_t
   }
 }
 
+/* Where a ReLU's output is not in memory since a norm has done the work of the max-pool behind it, the pool's: a channel without
+ * a positive value has none there either, as the windows share out the image. */
+static int32_t in_memory(const NitiExecutable *e, int32_t t) {
+  const NitiProgram *p = niti_executable_program(e);
+  for (int32_t i = 0; i < p->operation_count && !niti_executable_has(e, t); ++i) {
+    if (p->operations[i].opcode == NITI_OP_MAXPOOL_FORWARD && p->operations[i].inputs[0] == t) return p->operations[i].outputs[0];
+  }
+  return t;
+}
+
 /* Of ReLUs that follow each other only the last one's output is sure to be in memory: the others may be fused. */
 static NitiStatus look_after(NitiMeasure *m, NitiExecutable *e, int32_t i, int32_t n) {
   const NitiProgram *p = niti_executable_program(e);
   const NitiOperation *o = &p->operations[i];
-  size_t count;
   if (o->opcode != NITI_OP_RELU_FORWARD || same_relu(p, i) != NITI_NONE) return NITI_OK;
-  NITI_TRY(read_tensor(m, e, o->outputs[0], n, &count));
-  const NitiTensorDesc *desc = tensor_of(e, o->outputs[0]);
-  const size_t channels = (size_t)desc->dims[desc->rank - 1];
+  const int32_t t = in_memory(e, o->outputs[0]), images = looked_at(tensor_of(e, o->outputs[0]), n);
+  const NitiTensorDesc *desc = tensor_of(e, t);
+  const size_t channels = (size_t)desc->dims[desc->rank - 1], count = niti_tensor_count(desc, images);
+  NITI_TRY(niti_executable_read(e, t, images, m->room, NULL));
   uint8_t *alive = (uint8_t *)m->room + count;
   add_dead(m, p, i, count_dead(m->room, count / channels, channels, alive), channels);
   return NITI_OK;

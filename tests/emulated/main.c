@@ -15,6 +15,8 @@ int run_test_cuda(void);
 int run_test_cuda_conv(void);
 int run_test_cuda_network(void);
 int run_test_cuda_norm(void);
+int run_test_cuda_norm_pool(void);
+int run_test_cuda_sgd(void);
 int run_test_copies(void);
 int run_test_packs(void);
 int run_test_bits(void);
@@ -27,6 +29,8 @@ int main(int argc, char **argv) {
                   {"test_cuda_conv", run_test_cuda_conv},
                   {"test_cuda_network", run_test_cuda_network},
                   {"test_cuda_norm", run_test_cuda_norm},
+                  {"test_cuda_norm_pool", run_test_cuda_norm_pool},
+                  {"test_cuda_sgd", run_test_cuda_sgd},
                   {"test_copies", run_test_copies},
                   {"test_packs", run_test_packs},
                   {"test_bits", run_test_bits}};
@@ -35,7 +39,7 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < sizeof programs / sizeof *programs && argc > 1; ++i)
     if (strcmp(argv[1], programs[i].name) == 0) return programs[i].run();
   (void)fprintf(stderr,
-                "emulated_tests: expected test_cuda, test_cuda_conv, test_cuda_network, test_cuda_norm, test_copies, test_packs "
-                "or test_bits\n");
+                "emulated_tests: expected test_cuda, test_cuda_conv, test_cuda_network, test_cuda_norm, test_cuda_norm_pool, "
+                "test_cuda_sgd, test_copies, test_packs or test_bits\n");
   return 2;
 }

@@ -126,7 +126,7 @@ void niti_cpu_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, co
                            const NitiRequantise *);
 void niti_cpu_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
                              NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
-                             const NitiTensor *weight);
+                             const NitiTensor *weight, int64_t positions);
 void niti_cpu_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                             const NitiRequantise *);
 void niti_cpu_gradient_squares(NitiBackend *, const NitiSquareSum *squares, int count);

@@ -88,9 +88,9 @@ static NitiScalar real(NitiScalar value, int32_t exponent) {
   return value;
 }
 
-/* Of the whole batch. */
-static NitiNormCount values_per_channel(const NitiBackend *backend, const NitiTensor *x) {
-  return niti_norm_count((int64_t)niti_whole_batch(backend, x->shape.n) * x->shape.h * x->shape.w);
+/* Of the whole batch; positions: of an image. */
+static NitiNormCount values_per_channel(const NitiBackend *backend, const NitiTensor *x, int64_t positions) {
+  return niti_norm_count(niti_whole_batch(backend, x->shape.n) * positions);
 }
 
 static void fit_tile(void *context, size_t thread, size_t item) {
@@ -128,7 +128,7 @@ void niti_cpu_norm_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *run
            .exponent = *x->exponent,
            .weight_exponent = *weight->exponent,
            .bias_exponent = *bias->exponent,
-           .count = values_per_channel(backend, x),
+           .count = values_per_channel(backend, x, (int64_t)x->shape.h * x->shape.w),
            .channels = niti_shape_count(weight->shape),
            .affine = (NitiAffine *)(void *)affine->data,
            .run = run};
@@ -178,13 +178,13 @@ static void delta_tile(void *context, size_t thread, size_t item) {
 
 void niti_cpu_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
                              NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
-                             const NitiTensor *weight) {
+                             const NitiTensor *weight, int64_t positions) {
   NitiThreads *threads = niti_cpu(backend)->threads;
   Fit f = {.sums = (const NitiNormSums *)(const void *)sums->data,
            .weight = (const int16_t *)(const void *)weight->data,
            .exponent = *sums->exponent,
            .weight_exponent = *weight->exponent,
-           .count = values_per_channel(backend, x),
+           .count = values_per_channel(backend, x, positions),
            .channels = niti_shape_count(weight->shape),
            .deltas = (const NitiNormDeltaSums *)(const void *)delta_sums->data,
            .affine_delta = (NitiAffineDelta *)(void *)affine->data,

@@ -251,9 +251,14 @@ void niti_cuda_norm_forward(NitiBackend *, NitiTensor *y, const NitiTensor *x, c
                             const NitiRequantise *);
 void niti_cuda_norm_delta_fit(NitiBackend *, NitiTensor *affine, NitiTensor *weight_gradient, NitiTensor *bias_gradient,
                               NitiTensor *delta_sums, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *sums,
-                              const NitiTensor *weight);
+                              const NitiTensor *weight, int64_t positions);
 void niti_cuda_norm_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x, const NitiTensor *affine,
                              const NitiRequantise *);
+bool niti_cuda_norm_pool_serves(const NitiBackend *, const NitiOperation *, const NitiPool *);
+void niti_cuda_norm_pool_forward(NitiBackend *, NitiTensor *y, uint8_t *winner, NitiTensor *won, const NitiTensor *x,
+                                 const NitiTensor *affine, bool relu, const NitiPool *, const NitiRequantise *);
+void niti_cuda_norm_pool_backward(NitiBackend *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *x,
+                                  const NitiTensor *affine, const uint8_t *winner, const NitiPool *, const NitiRequantise *);
 void niti_cuda_update_niti(NitiBackend *, const NitiWeightUpdate *updates, int count);
 void niti_cuda_gradient_squares(NitiBackend *, const NitiSquareSum *sums, int count);
 void niti_cuda_update_sgd(NitiBackend *, const NitiSgdUpdate *updates, int count);

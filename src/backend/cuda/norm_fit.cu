@@ -336,7 +336,7 @@ extern "C" void niti_cuda_norm_fit(NitiBackend *backend, NitiTensor *affine, Nit
                    weight->exponent,
                    bias->exponent,
                    centred};
-  const Sums d = sums_of(cuda, sums, x, NULL);
+  const Sums d = sums_of(cuda, sums, x, NULL, (int64_t)x->shape.h * x->shape.w);
   const bool shared = backend->together.whole > 0;
   if (sums && (shared || (channels > THREADS && joined_of(d, x->shape).n > 0))) {
     run_sums(cuda, d, x->shape, NoFit<Fit>{});
@@ -359,9 +359,10 @@ static uint32_t waiting_slices(const NitiCuda *cuda, const Sums &d, NitiShape sh
 
 extern "C" void niti_cuda_norm_delta_fit(NitiBackend *backend, NitiTensor *affine, NitiTensor *weight_gradient,
                                          NitiTensor *bias_gradient, NitiTensor *delta_sums, const NitiTensor *dy,
-                                         const NitiTensor *x, const NitiTensor *sums, const NitiTensor *weight) {
+                                         const NitiTensor *x, const NitiTensor *sums, const NitiTensor *weight,
+                                         int64_t positions) {
   NitiCuda *cuda = niti_cuda(backend);
-  const Sums d = sums_of(cuda, delta_sums, dy, x);
+  const Sums d = sums_of(cuda, delta_sums, dy, x, positions);
   const bool shared = backend->together.whole > 0;
   const DeltaFit fit = {(NitiAffineDelta *)(void *)affine->data,
                         (int64_t *)(void *)weight_gradient->data,

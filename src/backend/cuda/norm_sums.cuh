@@ -144,7 +144,8 @@ static void run_sums(NitiCuda *cuda, Sums d, NitiShape shape, const AnyFit &f) {
   }
 }
 
-static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a, const NitiTensor *x) {
+/* positions: of an image. */
+static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a, const NitiTensor *x, int64_t positions) {
   const uint32_t channels = (uint32_t)a->shape.c;
   return Sums{cuda->range,
               sums ? (int64_t *)(void *)sums->data : NULL,
@@ -153,7 +154,7 @@ static Sums sums_of(const NitiCuda *cuda, NitiTensor *sums, const NitiTensor *a,
               x ? x->data : NULL,
               a->exponent,
               x ? x->exponent : NULL,
-              niti_norm_count((int64_t)niti_whole_batch(&cuda->base, a->shape.n) * a->shape.h * a->shape.w),
+              niti_norm_count(niti_whole_batch(&cuda->base, a->shape.n) * positions),
               channels,
               0,
               false,

@@ -1,30 +1,11 @@
 /* Batch norm's maps where channels are multiples of 16, as they are in most networks, or rows can be joined (rows.cuh): a thread
  * takes 16 neighbours at a time, which share a block of random words. */
-#include "backend/cuda/norm.cuh"
-#include "backend/cuda/wide.cuh"
+#include "backend/cuda/norm_map.cuh"
 
 enum {
   ROWS_AT_ONCE = 4,
   ROWS_BLOCKS = 2, /* a multiprocessor's, of rows */
 };
-
-static_assert(NITI_NORM_FRACTION == 16, "what niti_wide_round takes");
-
-/* Four results. f: with 2^15 in the offsets already where NITI_WIDE_RELU; low, most: niti_wide_round's. */
-template <int ROUNDING, typename Affine>
-static __device__ inline uint32_t map_four(const Affine *f, uint32_t x, uint32_t d, uint32_t random, uint32_t low,
-                                           uint32_t most) {
-  int acc[4];
-#pragma unroll
-  for (int k = 0; k < 4; ++k) acc[k] = niti_norm_apply(f[k], niti_byte_of(x, k), niti_byte_of(d, k));
-  return niti_wide_round<ROUNDING>(acc, random, low, most);
-}
-
-template <int ROUNDING, typename Affine>
-static __device__ inline void prepare(Affine *f, int count) {
-#pragma unroll
-  for (int k = 0; k < count && ROUNDING == NITI_WIDE_RELU; ++k) f[k].offset += 1 << (NITI_NORM_FRACTION - 1);
-}
 
 /* ---- rows: each thread keeps its channels ---- */
 
@@ -78,7 +59,7 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
       if (JOINED) load_joined(f, m.affine, channels, r, l);
 #pragma unroll
       for (int i = 0; i < VECTORS && !JOINED; ++i) ((uint4 *)f)[i] = ((const uint4 *)(m.affine + l.channel))[i];
-      prepare<ROUNDING>(f, 16);
+      niti_norm_prepare<ROUNDING>(f, 16);
       if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
       most = 0x10001u * niti_lowered_top(a, niti_lowered(a.limit, a.e_limit));
       fresh = false;
@@ -90,8 +71,9 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
       const NitiWords random = niti_wide_draw<ROUNDING>(a, at);
 #pragma unroll
       for (int w = 0; w < 4; ++w)
-        niti_set_word(&x[i], w,
-                      map_four<ROUNDING>(f + 4 * w, niti_word_of(x[i], w), niti_word_of(d[i], w), random.word[w], low, most));
+        niti_set_word(
+            &x[i], w,
+            niti_norm_map_four<ROUNDING>(f + 4 * w, niti_word_of(x[i], w), niti_word_of(d[i], w), random.word[w], low, most));
       *(uint4 *)(m.y + at) = x[i];
     }
   }
@@ -99,29 +81,16 @@ static __global__ void __launch_bounds__(NITI_ROWS_THREADS, ROWS_BLOCKS)
 
 /* ---- tiles: the blocked layout too ---- */
 
-/* A tile's multipliers, chunk by chunk, with a vector between them against conflicts of banks. */
-template <typename Affine>
-static __device__ inline void stage_affine(uint4 *stage, const Affine *affine, uint32_t first, const NitiDivisor &pitch) {
-  enum { VECTORS = sizeof(Affine) }; /* of 16 channels */
-#pragma unroll
-  for (uint32_t i = threadIdx.x & 31; i < NITI_WIDE_CHUNKS * VECTORS; i += 32) {
-    const uint32_t chunk = i / VECTORS, vector = i - chunk * VECTORS;
-    const uint32_t p = first + 16 * chunk, channel = p - niti_divide(pitch, p) * pitch.divisor;
-    stage[chunk * (VECTORS + 1) + vector] = ((const uint4 *)(affine + channel))[vector];
-  }
-  __syncwarp();
-}
-
 template <int ROUNDING, typename Affine>
 static __global__ void __launch_bounds__(NITI_WIDE_THREADS, NitiNormMap<Affine>::BACKWARD ? 3 : 4)
     wide_tiles_kernel(NitiNormMap<Affine> m, NitiRequantiseArgs a, NitiDivisor tiles, NitiDivisor pitch) {
   niti_kernel_announce();
   if (!m.early) niti_kernel_wait();
-  enum { BACKWARD = NitiNormMap<Affine>::BACKWARD, VECTORS = sizeof(Affine) };
-  __shared__ uint4 affines[NITI_WIDE_WARPS][NITI_WIDE_CHUNKS * (VECTORS + 1)];
+  enum { BACKWARD = NitiNormMap<Affine>::BACKWARD };
+  __shared__ uint4 affines[NITI_WIDE_WARPS][NITI_NORM_STAGE(Affine)];
   __shared__ __align__(16) uint32_t stage[NITI_WIDE_WARPS][NITI_WIDE_STAGE];
   const NitiTiles &t = m.tiles;
-  const uint32_t warp = threadIdx.x / 32, index = blockIdx.x * NITI_WIDE_WARPS + warp, low = niti_wide_least(a);
+  const uint32_t warp = threadIdx.x / 32, index = blockIdx.x * NITI_WIDE_WARPS + warp;
   if (index >= t.items) return;
   const NitiWidePart part = niti_wide_part(t, tiles, index);
   uint4 x[4] = {}, d[4] = {};
@@ -130,31 +99,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, NitiNormMap<Affine>:
     if (part.inside[j]) x[j] = __ldcg((const uint4 *)(m.x + part.at[j]));
     if (BACKWARD && part.inside[j]) d[j] = __ldcg((const uint4 *)(m.d + part.at[j]));
   }
-  if (m.early) niti_kernel_wait();
-  if (blockIdx.x == 0 && threadIdx.x == 0) *a.exponent = *m.e_affine;
-  const uint32_t lowered = niti_lowered(a.limit, a.e_limit), most = 0x10001u * niti_lowered_top(a, lowered);
-  stage_affine(affines[warp], m.affine, part.first, pitch);
-  NitiWords random[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) random[j] = niti_wide_draw<ROUNDING>(a, part.at[j]);
-#pragma unroll
-  for (int w = 0; w < 4; ++w) {
-    __align__(16) Affine f[4];
-#pragma unroll
-    for (int i = 0; i < VECTORS / 4; ++i)
-      ((uint4 *)f)[i] = affines[warp][part.chunk * (VECTORS + 1) + (uint32_t)(w * VECTORS / 4 + i)];
-    prepare<ROUNDING>(f, 4);
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      niti_set_word(&x[j], w, map_four<ROUNDING>(f, niti_word_of(x[j], w), niti_word_of(d[j], w), random[j].word[w], low, most));
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if (!part.inside[j]) x[j] = make_uint4(0, 0, 0, 0);
-    if (m.y && part.inside[j]) *(uint4 *)(m.y + part.at[j]) = x[j];
-  }
-  if (!BACKWARD && m.bits) niti_wide_store_bits(m.bits, x, part, t.image, m.rows.pitch, lowered);
-  niti_wide_store_blocked(m.blocked, stage[warp], x, part, t.image, !BACKWARD);
+  niti_norm_map_tile<ROUNDING>(m, a, part, pitch, x, d, affines[warp], stage[warp]);
 }
 
 /* ---- launches ---- */
