@@ -9,6 +9,7 @@
 #define NITI_BACKEND_CUDA_FINISH_CUH
 
 #include "backend/cuda/device.cuh"
+#include "backend/cuda/round_four.cuh"
 
 enum { NITI_FINISH_CHANNELS = 128, NITI_FINISH_RUN = 64 /* from a thread's first run of channels to its second */ };
 
@@ -44,7 +45,8 @@ enum NitiFinish {
 
 static inline NitiFinish niti_finish_of(const NitiRequantiseArgs &rq, const NitiOutput &d) {
   /* a thread's runs of 16 channels then share a block of random words each */
-  if (rq.mode == NITI_STOCHASTIC_BYTE && !rq.relu && d.k % 16 == 0) return NITI_FINISH_BYTE;
+  const bool bytes = rq.mode == NITI_STOCHASTIC_BYTE && rq.clip <= NITI_WIDE_CLIP;
+  if (bytes && !rq.relu && d.k % 16 == 0) return NITI_FINISH_BYTE;
   if (rq.mode != NITI_NEAREST) return NITI_FINISH_ANY;
   return d.mask ? NITI_FINISH_MASKED : rq.relu ? NITI_FINISH_RELU : NITI_FINISH_SIGNED;
 }
@@ -319,13 +321,17 @@ __device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &
 /* Rounds and stores a thread's accumulators; whole warps call it.
  * clips: whether some element of the warp may round to -128; the same in all of a warp. */
 template <NitiFinish FINISH, int N>
-__device__ inline void niti_finish_block(const int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
-                                         bool clips, const NitiSpot &s, uint2 mask) {
+__device__ inline void niti_finish_block(int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift, bool clips,
+                                         const NitiSpot &s, uint2 mask) {
   const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
   const int half = shift > 0 ? 1 << (shift - 1) : 0, sign = shift > 0 ? 31 : 32; /* a shift by 32 gives 0 */
-  const NitiByteRounding byte = niti_byte_rounding(shift);
+  const uint32_t up = niti_wide_up(shift), least = 0x10001u * ((uint32_t)-NITI_MANTISSA_MAX & 0xffffu);
   NitiDraw draw = {0, 0, 0, 0};
   if (FINISH == NITI_FINISH_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
+  if (FINISH == NITI_FINISH_BYTE && shift > 16) { /* rarely, so that it is no part of what follows */
+#pragma unroll
+    for (int k = 0; k < N; ++k) acc[k] = niti_wide_down(acc[k], (uint32_t)shift - 16);
+  }
   const bool half_full = N == 32 || s.channels + 16 * q <= NITI_FINISH_RUN; /* in all of a block: no thread has a second run */
   uint4 word[2][2];
 #pragma unroll
@@ -343,22 +349,24 @@ __device__ inline void niti_finish_block(const int (&acc)[N], const NitiOutput &
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
         int m[4];
+        if (FINISH == NITI_FINISH_BYTE) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
+          for (int e = 0; e < 4; ++e) m[e] = acc[(4 * (8 * run + 2 * v + e / 2) + 2 * i + e % 2) % N];
+          w[v] = niti_wide_requantise<NITI_WIDE_BYTE>(m, up, drawn.word[v], least);
+        }
+#pragma unroll
+        for (int e = 0; e < 4 && FINISH != NITI_FINISH_BYTE; ++e) {
           const int a = acc[(4 * (8 * run + 2 * v + e / 2) + 2 * i + e % 2) % N]; /* N = 32 has left at its second run */
           if (FINISH == NITI_FINISH_RELU) {
             m[e] = (a + half) >> shift;
-          } else if (FINISH == NITI_FINISH_BYTE) {
-            m[e] = niti_byte_round(a, byte, drawn.word[v] >> (8 * e) & 255);
           } else if (FINISH != NITI_FINISH_ANY) { /* ties away from zero */
             m[e] = (a + half - (int)niti_shift_right((uint32_t)a, (uint32_t)sign)) >> shift;
           } else {
             m[e] = niti_requantise_one(rq, a, shift, s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run + 4 * v + e);
           }
         }
-        w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
-        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED || FINISH == NITI_FINISH_BYTE) && clips)
-          w[v] = niti_clip4(w[v]);
+        if (FINISH != NITI_FINISH_BYTE) w[v] = niti_pack4(m[0], m[1], m[2], m[3]);
+        if ((FINISH == NITI_FINISH_SIGNED || FINISH == NITI_FINISH_MASKED) && clips) w[v] = niti_clip4(w[v]);
         if (FINISH == NITI_FINISH_RELU || (FINISH == NITI_FINISH_ANY && rq.relu)) w[v] &= ~niti_spread_signs(w[v]);
         if (niti_finish_masks<FINISH>(d)) w[v] &= niti_spread_signs((i ? mask.y : mask.x) << (4 * run + v));
       }
