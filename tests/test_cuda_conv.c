@@ -95,7 +95,7 @@ static void check_with(NitiConv s, Fill fill, NitiRounding mode, int added) {
   const bool narrow = (int64_t)s.n * s.oh * s.ow <= 133144;
   const int clip = random_in(0, 3) ? 0 : random_in(1, 7);
   Case c = {.conv = s,
-            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, niti_conv_grouped(&s) ? clip : 0, 0},
+            .rq = {mode, NITI_DRAW_ROUND_ACT, (uint32_t)random_in(0, 99), NULL, clip, 0},
             .prediction = random_prediction(),
             .x = mantissas(in, fill),
             .w = mantissas(weights, fill == FILL_LATE || fill == FILL_ONCE ? FILL_FULL : fill),

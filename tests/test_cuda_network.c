@@ -224,18 +224,17 @@ static const char limited[] =
     "  - global-avgpool\n"
     "  - linear: {out: classes}\n";
 
-/* Norms that do the work of the max-pool behind them, with a ReLU between, whose mask a product takes over, also through a
- * reshape, and without; and some that cannot: the pool's output has a dropout behind it, or windows overlap. */
+/* Norms that do the work of the max-pool behind them, with a ReLU between, whose mask a product takes over, depthwise or through
+ * a reshape, and without; and one that cannot: windows overlap. */
 static const char pooled[] =
     "name: pooled\ninput: [16, 16, 3]\nclasses: 5\nlayers:\n"
     "  - conv: {out: 16, kernel: 3, padding: 1}\n"
     "  - norm\n"
     "  - relu\n"
     "  - maxpool: {kernel: 2}\n"
-    "  - conv: {out: 64, kernel: 3, padding: 1}\n"
+    "  - conv: {out: 16, kernel: 3, padding: 1, groups: channels}\n"
     "  - norm\n"
     "  - relu\n"
-    "  - maxpool: {kernel: 2}\n"
     "  - conv: {out: 128, kernel: 1}\n"
     "  - norm\n"
     "  - maxpool: {kernel: 2}\n"

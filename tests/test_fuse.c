@@ -214,7 +214,7 @@ static void check_pools(const char *layers, bool training, NitiStatus (*fuse)(Ni
 #define END "  - conv: {out: 4, kernel: 1}\n  - flatten\n  - linear: {out: classes}\n"
 
 static void test_pools(void **unused) {
-  static const char *const served[] = {BEGIN "  - relu\n" POOL END, BEGIN POOL END,
+  static const char *const served[] = {BEGIN "  - relu\n" POOL END, BEGIN POOL END, BEGIN POOL "  - relu\n" END,
                                        BEGIN "  - relu\n" POOL "  - flatten\n  - linear: {out: classes}\n"};
   static const char *const others[] = {
       BEGIN "  - relu: {max: 6}\n" POOL END,                                   /* a mask with a limit */
@@ -223,6 +223,7 @@ static void test_pools(void **unused) {
       BEGIN "  - relu\n" POOL "  - dropout\n" END,                             /* no product to take over the mask */
       BEGIN "  - relu\n" POOL "  - residual: {body: [{conv: {out: 8, kernel: 1}}]}\n" END,
       BEGIN "  - relu\n  - dropout\n" POOL END,
+      "  - conv: {out: 8, kernel: 2}\n  - norm\n  - relu\n" POOL END,             /* 7x7 */
       "  - conv: {out: 6, kernel: 3, padding: 1}\n  - norm\n  - relu\n" POOL END, /* not served */
       "  - conv: {out: 8, kernel: 3, padding: 1}\n  - relu\n" POOL END};
   (void)unused;

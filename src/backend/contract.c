@@ -84,8 +84,11 @@ bool niti_operands_fit(NitiOpcode opcode, const NitiTensor *y, const NitiTensor 
     case NITI_OP_AVGPOOL_BACKWARD: return fits_pool(y, x, pool);
     case NITI_OP_NORM_FORWARD: return same_size(y, x) && x[1].shape.n == x[0].shape.c;
     case NITI_OP_NORM_BACKWARD: return same_size(y, x) && same_size(&x[1], x) && x[2].shape.n == x[0].shape.c;
-    case NITI_OP_NORM_POOL_FORWARD: return fits_pool(x, y, pool) && x[1].shape.n == x[0].shape.c;
-    case NITI_OP_NORM_POOL_BACKWARD: return fits_pool(y, x, pool) && same_size(&x[1], y) && x[2].shape.n == x[1].shape.c;
+    case NITI_OP_NORM_POOL_FORWARD:
+      return fits_pool(x, y, pool) && x[1].shape.n == x[0].shape.c && same_size(&y[1], y) && (!y[2].data || same_size(&y[2], y));
+    case NITI_OP_NORM_POOL_BACKWARD:
+      return fits_pool(y, x, pool) && same_size(&x[1], y) && x[2].shape.n == x[1].shape.c && same_size(&x[3], x);
+    case NITI_OP_NORM_DELTA_FIT: return same_size(&x[1], x) && niti_shape_count(x[3].shape) == (size_t)x->shape.c;
     case NITI_OP_RELU_BACKWARD: return same_size(&x[1], x) && same_size(y, x);
     case NITI_OP_ADD: return same_size(&x[1], x) && same_size(y, x) && fits_mask(&x[2], x);
     case NITI_OP_RELU_FORWARD:

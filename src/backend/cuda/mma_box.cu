@@ -67,8 +67,10 @@ static __device__ inline Quad load_quad(const NitiMmaBox &b, uint32_t item) {
   q.to = (int)(tap * (uint32_t)b.pass.ic + fours * 4);
   const int8_t *from = b.pass.w + ((int64_t)fours * 4 * b.taps + weights_tap(b, tap)) * b.pass.oc + q.channel;
 #pragma unroll
-  for (int k = 0; k < 4; ++k)
-    q.words[k] = q.channel < b.pass.oc ? __ldg((const uint32_t *)(from + (int64_t)k * b.taps * b.pass.oc)) : 0;
+  for (int k = 0; k < 4; ++k) {
+    const bool there = q.channel < b.pass.oc && (int)fours * 4 + k < b.filters;
+    q.words[k] = there ? __ldg((const uint32_t *)(from + (int64_t)k * b.taps * b.pass.oc)) : 0;
+  }
   return q;
 }
 
@@ -102,7 +104,8 @@ static __device__ inline void transpose_weights(const NitiMmaBox &b) {
       const uint32_t row = i / bytes, at = i - row * bytes, tap = at / (uint32_t)p.ic, filter = at - tap * (uint32_t)p.ic;
       const int channel = niti_mma_column<NI>((int)row);
       const int8_t *from = p.w + ((int64_t)filter * b.taps + weights_tap(b, tap)) * p.oc + channel;
-      niti_mma_box_shared[b.w_from + row * (uint32_t)b.w_pitch + at] = channel < p.oc ? __ldg((const uint8_t *)from) : 0;
+      const bool there = channel < p.oc && (int)filter < b.filters;
+      niti_mma_box_shared[b.w_from + row * (uint32_t)b.w_pitch + at] = there ? __ldg((const uint8_t *)from) : 0;
     }
   }
   if (bytes % (2 * CHUNK) == 0) return;
@@ -414,7 +417,7 @@ static void insert(Boxes<COUNT> *all, int count, const NitiMmaBox &b) {
 
 template <int COUNT>
 static void run(NitiCuda *cuda, Kernel<COUNT> mma_box, const Variant &v, const NitiMmaPass *passes, const NitiMmaBoxTaps *taps,
-                int count, const NitiConv *s) {
+                int count, const NitiConv *s, int32_t filters) {
   Boxes<COUNT> all = {};
   int shared = 0;
   for (int i = 0; i < count; ++i) {
@@ -424,6 +427,7 @@ static void run(NitiCuda *cuda, Kernel<COUNT> mma_box, const Variant &v, const N
     b.transposed = taps != NULL;
     if (taps) b.tap_y = taps[i].y, b.tap_x = taps[i].x;
     b.kernel_columns = s->kw, b.taps = s->kh * s->kw;
+    b.filters = filters;
     complete(&b, v);
     shared = shared_of(b) > shared ? shared_of(b) : shared;
     insert(&all, i, b);
@@ -447,10 +451,11 @@ static void run(NitiCuda *cuda, Kernel<COUNT> mma_box, const Variant &v, const N
   NITI_LAUNCH(cuda, mma_box, grid, THREADS, (size_t)shared, all, true);
 }
 
-void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTaps *taps, int count, const NitiConv *s) {
+void niti_mma_box(NitiCuda *cuda, const NitiMmaPass *passes, const NitiMmaBoxTaps *taps, int count, const NitiConv *s,
+                  int32_t filters) {
   const Variant v = variant_for(passes->oc);
   if (count > 1)
-    run<NITI_MMA_PHASES>(cuda, v.phased, v, passes, taps, count, s);
+    run<NITI_MMA_PHASES>(cuda, v.phased, v, passes, taps, count, s, filters);
   else
-    run<1>(cuda, v.one, v, passes, taps, count, s);
+    run<1>(cuda, v.one, v, passes, taps, count, s, filters);
 }

@@ -12,6 +12,7 @@ struct NitiMmaBox {
   bool transposed;               /* backward: */
   NitiTaps tap_y, tap_x;         /* the weights' taps */
   int32_t kernel_columns, taps;  /* of the weights */
+  int32_t filters;               /* that the weights have: deltas may have been copied with more channels, which are 0 */
   NitiDivisor quads, tap_count;  /* oc / 4, rounded up to whole rows of shared memory; the pass's taps */
   int32_t steps;                 /* of the sum, two chunks each */
   NitiDivisor chunks;            /* of a row of weights in shared memory: 2 * steps */
@@ -33,6 +34,7 @@ int64_t niti_mma_box_time(const NitiMmaPass *, int count, int multiprocessors);
 struct NitiMmaBoxTaps {
   NitiTaps y, x;
 };
-void niti_mma_box(NitiCuda *, const NitiMmaPass *, const NitiMmaBoxTaps *, int count, const NitiConv *);
+/* filters: of the weights, which backward may be fewer than the convolution's, as deltas may have been copied. */
+void niti_mma_box(NitiCuda *, const NitiMmaPass *, const NitiMmaBoxTaps *, int count, const NitiConv *, int32_t filters);
 
 #endif

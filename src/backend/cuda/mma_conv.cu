@@ -359,7 +359,7 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
   if (way == BOX_WAY) {
     measure(&p);
-    niti_mma_box(cuda, &p, NULL, 1, s);
+    niti_mma_box(cuda, &p, NULL, 1, s, w->shape.n);
     return;
   }
   const NitiMmaVariant v = complete(&p, cuda, way);
@@ -473,7 +473,7 @@ static void backward_boxes(NitiCuda *cuda, const Backward *b) {
     place(cuda, b, &passes[i]);
     passes[i].w = b->w->data;
   }
-  niti_mma_box(cuda, passes, taps, count, b->s);
+  niti_mma_box(cuda, passes, taps, count, b->s, b->w->shape.n);
 }
 
 /* Every phase of the strides is a pass of its own; all together are one requantising operation. */

@@ -140,8 +140,8 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, 3)
   for (uint32_t j = 0; j < 4; ++j) {
     const size_t at = image_of(part, j, image) + window;
     if (part.inside[j]) x[j] = __ldcg((const uint4 *)(m.x + part.at[j]));
-    if (part.inside[j]) d[j] = __ldg((const uint4 *)(m.d + at));
-    if (part.inside[j]) winner[j] = __ldg((const uint4 *)(v.winner + at));
+    if (part.inside[j]) d[j] = __ldcg((const uint4 *)(m.d + at));
+    if (part.inside[j]) winner[j] = __ldcg((const uint4 *)(v.winner + at));
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
