@@ -395,7 +395,8 @@ def test_on_a_terminal_a_progress_line_comes_that_never_wraps(columns, toy_recip
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen([tool.NITI, "train", toy_recipe, "--data", toy, "--run", tmp_path / "run", "--threads", "1", "--epochs",
-                           "40"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, text=True) as process:
+                           "40"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, text=True,
+                          env=os.environ | {"TERM": "xterm"}) as process:
         os.close(follower)
         shown = b""
         while True:
