@@ -290,17 +290,22 @@ static void test_every_way_of_masked_products(void **unused) {
   check_every_way(&setup);
 }
 
+/* With update sgd and each of `count` lines of roundings. */
+static void check_roundings(const char *text, const char *const *rounding, int count) {
+  for (int i = 0; i < count; ++i) {
+    char more[256];
+    snprintf(more, sizeof more, "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}\n%s",
+             rounding[i]);
+    const Setup setup = {NULL, text, more, true};
+    check_every_way(&setup);
+  }
+}
+
 static void test_every_way_of_limited_products(void **unused) {
   static const char *const rounding[] = {"", "rounding: {activation: stochastic-byte, error: stochastic-byte}\n"};
   (void)unused;
   need_cuda();
-  for (int i = 0; i < 2; ++i) {
-    char more[256];
-    snprintf(more, sizeof more, "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}\n%s",
-             rounding[i]);
-    const Setup setup = {NULL, limited, more, true};
-    check_every_way(&setup);
-  }
+  check_roundings(limited, rounding, 2);
 }
 
 static void test_every_way_of_pooled_norms(void **unused) {
@@ -308,13 +313,7 @@ static void test_every_way_of_pooled_norms(void **unused) {
                                          "rounding: {activation: stochastic, error: truncate}\n"};
   (void)unused;
   need_cuda();
-  for (int i = 0; i < 3; ++i) {
-    char more[256];
-    snprintf(more, sizeof more, "loss: softmax\nupdate: {kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}\n%s",
-             rounding[i]);
-    const Setup setup = {NULL, pooled, more, true};
-    check_every_way(&setup);
-  }
+  check_roundings(pooled, rounding, 3);
 }
 
 /* What is measured of a step: a ReLU whose output nothing has written has as many dead channels all the same. */

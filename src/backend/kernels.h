@@ -205,9 +205,9 @@ typedef struct NitiKernels {
    */
   void (*norm_forward)(NitiBackend *, NitiTensor *y, const NitiTensor *x, const NitiTensor *affine, bool relu,
                        const NitiRequantise *);
-  /* The same, then maxpool_forward. won: NULL, or x of each window's winner. serves (NULL: there are no such kernels): whether
-   * the device has this one, or norm_pool_backward, for the operation and pool. */
+  /* Whether the device has the next, or norm_pool_backward, for this operation and pool. NULL: it has neither. */
   bool (*norm_pool_serves)(const NitiBackend *, const NitiOperation *, const NitiPool *);
+  /* norm_forward, then maxpool_forward. won: NULL, or x of each window's winner. */
   void (*norm_pool_forward)(NitiBackend *, NitiTensor *y, uint8_t *winner, NitiTensor *won, const NitiTensor *x,
                             const NitiTensor *affine, bool relu, const NitiPool *, const NitiRequantise *);
   /* affine: NitiAffineDelta [C], exponent dx's. Gradients of weight and bias: int64_t [C] with their exponents. delta_sums:

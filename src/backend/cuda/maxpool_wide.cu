@@ -29,11 +29,6 @@ static __device__ inline Spot spot_of(const Divisors &v, uint32_t position) {
   return Spot{(int)row, (int)(pixel - row * v.columns.divisor), position - pixel * v.channels.divisor};
 }
 
-/* The image j of a lane's part, in a tensor whose images have so many elements. */
-static __device__ inline size_t image_of(const NitiWidePart &part, uint32_t j, size_t image) {
-  return (part.block * NITI_BLOCK_IMAGES + 2 * part.q + (j & 1) + 8 * (j >> 1)) * image;
-}
-
 /* ---- forward ---- */
 
 /* Values and how early their cell comes, as 16 bits each: the largest of these is the first maximum. early: four times. */
@@ -63,7 +58,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, 2) forward_kernel(Ni
   uint32_t best[4][8];
 #pragma unroll
   for (uint32_t j = 0; j < 4; ++j) {
-    from[j] = f.x + image_of(part, j, image) + spot.channel;
+    from[j] = f.x + niti_wide_image(part, j, image) + spot.channel;
 #pragma unroll
     for (int k = 0; k < 8; ++k) best[j][k] = 0x80008000u;
   }
@@ -151,7 +146,7 @@ static __device__ inline int sum_windows(uint32_t sums[4][8], const NitiMaxpoolB
       uint4 deltas[4] = {}, won[4] = {};
 #pragma unroll
       for (uint32_t j = 0; j < 4; ++j) {
-        const size_t at = image_of(part, j, image) + cell;
+        const size_t at = niti_wide_image(part, j, image) + cell;
         if (part.inside[j]) deltas[j] = __ldg((const uint4 *)(b.dy + at));
         if (part.inside[j]) won[j] = __ldg((const uint4 *)(b.winner + at));
       }

@@ -26,11 +26,6 @@ static __device__ inline Spot spot_of(const Windows &v, uint32_t position) {
   return Spot{row, pixel - row * v.columns.divisor, position - pixel * v.channels.divisor};
 }
 
-/* The first element of image j of a lane's part, in a tensor whose images have so many. */
-static __device__ inline size_t image_of(const NitiWidePart &part, uint32_t j, size_t image) {
-  return (part.block * NITI_BLOCK_IMAGES + 2 * part.q + (j & 1) + 8 * (j >> 1)) * image;
-}
-
 /* Of bytes 0 .. 3: 0xff where bit `bit` is set. */
 static __device__ inline uint32_t spread_bit(uint32_t word, int bit) { return niti_spread_signs(word << (7 - bit)); }
 
@@ -73,7 +68,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, 2)
   for (int k = 0; k < CELLS; ++k) {
 #pragma unroll
     for (uint32_t j = 0; j < 4; ++j) {
-      const size_t at = image_of(part, j, image) + first + (k >> 1) * row + (k & 1) * pitch;
+      const size_t at = niti_wide_image(part, j, image) + first + (k >> 1) * row + (k & 1) * pitch;
       if (part.inside[j]) x[k][j] = __ldcg((const uint4 *)(m.x + at));
     }
   }
@@ -89,7 +84,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, 2)
     NitiWords random[CELLS];
 #pragma unroll
     for (int k = 0; k < CELLS; ++k)
-      random[k] = niti_wide_draw<ROUNDING>(a, image_of(part, j, image) + first + (k >> 1) * row + (k & 1) * pitch);
+      random[k] = niti_wide_draw<ROUNDING>(a, niti_wide_image(part, j, image) + first + (k >> 1) * row + (k & 1) * pitch);
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
       __align__(16) NitiAffine f[4];
@@ -138,7 +133,7 @@ static __global__ void __launch_bounds__(NITI_WIDE_THREADS, 3)
   uint4 x[4] = {}, d[4] = {}, winner[4] = {};
 #pragma unroll
   for (uint32_t j = 0; j < 4; ++j) {
-    const size_t at = image_of(part, j, image) + window;
+    const size_t at = niti_wide_image(part, j, image) + window;
     if (part.inside[j]) x[j] = __ldcg((const uint4 *)(m.x + part.at[j]));
     if (part.inside[j]) d[j] = __ldcg((const uint4 *)(m.d + at));
     if (part.inside[j]) winner[j] = __ldcg((const uint4 *)(v.winner + at));

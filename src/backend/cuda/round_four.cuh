@@ -50,10 +50,11 @@ __device__ inline uint32_t niti_wide_requantise(int acc[4], uint32_t up, uint32_
   return niti_wide_round<ROUNDING>(acc, random, low);
 }
 
-/* The same where the shift is more than 16, by `down` more: of magnitudes the bits below the 16th fraction bit decide nothing, as
- * neither a half nor a random byte has any there. What comes out is below 2^30 whatever the accumulators are. */
+/* acc / 2^down, towards zero. */
 __device__ inline int niti_wide_down(int acc, uint32_t down) { return (acc + (acc >> 31 & ((1 << down) - 1))) >> down; }
 
+/* The same where the shift is more than 16, by `down` more: of magnitudes the bits below the 16th fraction bit decide nothing, as
+ * neither a half nor a random byte has any there. What comes out is below 2^30 whatever the accumulators are. */
 template <int ROUNDING>
 __device__ inline uint32_t niti_wide_requantise_down(int acc[4], uint32_t down, uint32_t random, uint32_t low) {
 #pragma unroll

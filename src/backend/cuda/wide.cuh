@@ -97,6 +97,11 @@ __device__ inline NitiWidePart niti_wide_part(const NitiTiles &t, const NitiDivi
   return part;
 }
 
+/* The first element of image j of a lane's part, in a tensor whose images have so many. */
+__device__ inline size_t niti_wide_image(const NitiWidePart &part, uint32_t j, size_t image) {
+  return (part.block * NITI_BLOCK_IMAGES + 2 * part.q + (j & 1) + 8 * (j >> 1)) * image;
+}
+
 /* y: the lane's results, 0 outside; lowered: niti_lowered's. Whole warps call it. */
 __device__ inline void niti_wide_store_bits(uint2 *bits, const uint4 *y, const NitiWidePart &part, uint32_t image,
                                             uint32_t channels, uint32_t lowered) {
