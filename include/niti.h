@@ -91,7 +91,7 @@ extern "C" {
 #define NITI_VERSION NITI_VERSION_TEXT(NITI_VERSION_MAJOR, NITI_VERSION_MINOR, NITI_VERSION_PATCH) /* "0.1.0" */
 
 /* The version of docs/arithmetic.md: results of the same version are the same bits. Checkpoints and exports hold it. */
-#define NITI_ARITHMETIC "1.1"
+#define NITI_ARITHMETIC "1.2"
 
 /* The version of the library at run time: NITI_VERSION and NITI_VERSION_NUMBER as they were when it was compiled. */
 NITI_API const char *niti_version(void);

@@ -92,11 +92,12 @@ static inline void random_parameters(Norm *n) {
   n->limit = random_limit(n->e_weight < -10 ? n->e_weight + 8 : n->e_weight); /* about the output's */
 }
 
-/* Whole channels of one value, or of two; now and then anything. */
+/* Whole channels of one value, or of two; every third of one value beside others; now and then anything. */
 static inline int8_t *channel_values(size_t count, size_t channels, Fill fill) {
   int8_t *m = mantissas(count, fill);
-  const int kind = random_in(0, 3);
-  for (size_t i = 0; i < count && kind < 2; ++i) {
+  const int kind = random_in(0, 4);
+  for (size_t i = 0; i < count && kind < 3; ++i) {
+    if (kind == 2 && i % channels % 3 > 0) continue;
     const int value = (int)((i % channels * 37 + 127) % 255) - 127;
     m[i] = (int8_t)(kind == 1 && next_random() % 2 ? -value : value);
   }

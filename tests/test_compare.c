@@ -296,7 +296,7 @@ static void cannot_compare(const char *a, const char *b, NitiStatus expected, co
 #define STEP "\"step\":1,\"operation\":4,\"layer\":\"l\","
 
 static void put_index(const char *folder, const char *operations) {
-  put_text(path_of("%s/index.json", folder), path_of("{\"arithmetic\":\"1.1\",\"operations\":[%s]}", operations));
+  put_text(path_of("%s/index.json", folder), path_of("{\"arithmetic\":\"1.2\",\"operations\":[%s]}", operations));
 }
 
 static void folders_of_vectors(void **state) {
@@ -349,7 +349,7 @@ static void folders_of_vectors(void **state) {
   put_text(path_of("%s/x.hex", b), "2 2");
   compared(a, b, "a case of c: element 0 of x (x)");
   put_text(path_of("%s/index.json", b), "{\"arithmetic\":\"2.0\",\"operations\":[]}");
-  compared(a, b, "arithmetic 1.1 here, 2.0 there");
+  compared(a, b, "arithmetic 1.2 here, 2.0 there");
   put_text(path_of("%s/index.json", b), "{\n}");
   cannot_compare(a, b, NITI_ERROR_FORMAT, b, "no list of operations");
   put_text(path_of("%s/index.json", b), "[\n7");

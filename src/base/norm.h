@@ -15,6 +15,7 @@ enum {
   NITI_NORM_DEVIATIONS = 4,         /* an output's range: |weight| times that, plus |bias| */
   NITI_NORM_DELTA_RMS = 64,         /* a delta's range: its root mean square times that */
   NITI_NORM_GRADIENT_EXPONENT = -8, /* of a weight's gradient, relative to the deltas' exponent */
+  NITI_NORM_QUIET = 1 << 20,        /* beyond any exponent of a scalar; taken off those of quiet channels' squares */
 };
 
 #define NITI_NORM_RUNNING_MAX ((int64_t)1 << 60) /* magnitude of a running statistic */
@@ -38,6 +39,12 @@ typedef struct NitiAffineDelta {
   int32_t factor, slope, offset;
 } NitiAffineDelta;
 
+/* Whether a < b, for scalars >= 0. */
+NITI_INLINE bool niti_scalar_less(NitiScalar a, NitiScalar b) {
+  if (a.m == 0 || b.m == 0) return b.m != 0;
+  return a.e < b.e || (a.e == b.e && a.m < b.m);
+}
+
 /* How many values a channel has. */
 typedef struct NitiNormCount {
   int64_t count;
@@ -48,6 +55,7 @@ typedef struct NitiNormCount {
 typedef struct NitiNormChannel {
   NitiScalar mean, variance;   /* in mantissas and their squares, without epsilon */
   NitiScalarDivisor deviation; /* sqrt(variance + epsilon) in mantissas */
+  bool quiet;                  /* variance < epsilon */
 } NitiNormChannel;
 
 NITI_INLINE NitiNormCount niti_norm_count(int64_t count) {
@@ -64,8 +72,8 @@ NITI_INLINE NitiScalar niti_norm_epsilon(int32_t exponent) {
 }
 
 NITI_INLINE NitiNormChannel niti_norm_channel(NitiScalar mean, NitiScalar variance, int32_t exponent) {
-  const NitiScalar deviation = niti_scalar_sqrt(niti_scalar_add(variance, niti_norm_epsilon(exponent)));
-  const NitiNormChannel c = {mean, variance, niti_scalar_divisor(deviation)};
+  const NitiScalar epsilon = niti_norm_epsilon(exponent), deviation = niti_scalar_sqrt(niti_scalar_add(variance, epsilon));
+  const NitiNormChannel c = {mean, variance, niti_scalar_divisor(deviation), niti_scalar_less(variance, epsilon)};
   return c;
 }
 
@@ -122,12 +130,6 @@ NITI_INLINE NitiScalar niti_norm_range(int16_t weight, int32_t weight_exponent, 
   return niti_scalar_add(niti_scalar32(NITI_NORM_DEVIATIONS * w, weight_exponent), niti_scalar32(b, bias_exponent));
 }
 
-/* Whether a < b, for scalars >= 0. */
-NITI_INLINE bool niti_scalar_less(NitiScalar a, NitiScalar b) {
-  if (a.m == 0 || b.m == 0) return b.m != 0;
-  return a.e < b.e || (a.e == b.e && a.m < b.m);
-}
-
 /* The least exponent at which 127 mantissas hold the range; 0 for no range. */
 NITI_INLINE int32_t niti_norm_exponent(NitiScalar range) {
   const int32_t most = NITI_MANTISSA_MAX << 24; /* 2^30 < most < 2^31 */
@@ -155,7 +157,7 @@ typedef struct NitiNormDelta {
   NitiScalar factor; /* weight / deviation */
   NitiScalar slope;  /* covariance / (variance + epsilon) */
   NitiScalar mean;   /* of the deltas */
-  NitiScalar square; /* the mean square of the channel's results */
+  NitiScalar square; /* the mean square of the channel's results; of a quiet channel with its exponent NITI_NORM_QUIET lower */
 } NitiNormDelta;
 
 NITI_INLINE NitiNormDelta niti_norm_delta(const NitiNormChannel *c, NitiNormSums s, NitiNormDeltaSums t, const NitiNormCount *n,
@@ -173,6 +175,7 @@ NITI_INLINE NitiNormDelta niti_norm_delta(const NitiNormChannel *c, NitiNormSums
   square = niti_scalar_add(square, niti_scalar_mul(niti_scalar_mul(d.slope, d.slope), c->variance));
   d.square = niti_scalar_mul(niti_scalar_mul(d.factor, d.factor), square);
   if (d.square.m < 0) d.square = niti_scalar32(0, 0);
+  if (c->quiet && d.square.m != 0) d.square.e -= NITI_NORM_QUIET; /* beside any other square it is nothing */
   return d;
 }
 
@@ -195,6 +198,7 @@ NITI_INLINE int64_t niti_squares_share(int32_t exponent, NitiScalar square) {
 /* The exponent of backward's results, relative to the deltas', from their squares over all channels. */
 NITI_INLINE int32_t niti_norm_delta_exponent(NitiSquares s, NitiScalarDivisor channels) {
   if (s.sum == 0) return 0;
+  if (s.exponent < -NITI_NORM_QUIET / 2) s.exponent += NITI_NORM_QUIET; /* of quiet channels alone */
   const NitiScalar root = niti_scalar_sqrt(niti_scalar_over(niti_scalar(s.sum, s.exponent), channels));
   return niti_norm_exponent(niti_scalar_mul(niti_scalar32(NITI_NORM_DELTA_RMS, 0), root));
 }

@@ -194,9 +194,13 @@ const char *niti_checkpoint_arithmetic(const NitiCheckpoint *checkpoint) {
   return version ? version : "1.0";
 }
 
+bool niti_arithmetic_infers_alike(const char *version) {
+  return strcmp(version, NITI_ARITHMETIC) == 0 || strcmp(version, "1.1") == 0 || strcmp(version, "1.0") == 0;
+}
+
 NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source) {
   const char *recipe, *model, *arithmetic = niti_checkpoint_arithmetic(checkpoint);
-  if (strcmp(arithmetic, NITI_ARITHMETIC) != 0 && strcmp(arithmetic, "1.0") != 0) { /* which infers the same bits */
+  if (!niti_arithmetic_infers_alike(arithmetic)) {
     return niti_fail(NITI_ERROR_UNSUPPORTED, "%s: arithmetic %.16s (expected %s: another version gives other bits)", source,
                      arithmetic, NITI_ARITHMETIC);
   }

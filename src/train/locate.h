@@ -30,6 +30,8 @@ NitiStatus niti_location_recipe(NitiRecipe **out, const NitiLocation *location);
 NitiStatus niti_checkpoint_recipe(NitiRecipe **out, const NitiCheckpoint *checkpoint, const char *source);
 /* The version of the arithmetic that wrote it: "1.0" where it does not say, as the first did not. */
 const char *niti_checkpoint_arithmetic(const NitiCheckpoint *checkpoint);
+/* Whether that version gives this one's bits in everything but the training of batch norm. */
+bool niti_arithmetic_infers_alike(const char *version);
 /* Its weights, with the values `recipe` and `model`. An untrained network's weights are initialised from its recipe's seed. */
 NitiStatus niti_location_weights(NitiCheckpoint **out, const NitiLocation *location);
 

@@ -108,13 +108,14 @@ static void keep_missing(NitiRun *run, const NitiRunInputs *began) {
   memcpy(run->inputs.names_sha256[NITI_TEST], began->names_sha256[NITI_TEST], sizeof began->names_sha256[NITI_TEST]);
 }
 
-/* 1.0 differs from 1.1 where batch norm trains. */
+/* Versions that infer the same bits differ where batch norm trains. */
 static NitiStatus check_arithmetic(const NitiCheckpoint *checkpoint, const NitiDescription *model) {
   const char *arithmetic = niti_checkpoint_arithmetic(checkpoint);
-  bool same = strcmp(arithmetic, NITI_ARITHMETIC) == 0 || strcmp(arithmetic, "1.0") == 0;
-  for (int32_t i = 0; i < model->node_count && strcmp(arithmetic, "1.0") == 0; ++i)
-    same = same && strcmp(model->nodes[i].spec.type->name, "norm") != 0;
-  if (same) return NITI_OK;
+  const bool same = strcmp(arithmetic, NITI_ARITHMETIC) == 0;
+  bool trains_alike = niti_arithmetic_infers_alike(arithmetic);
+  for (int32_t i = 0; i < model->node_count; ++i)
+    trains_alike = trains_alike && strcmp(model->nodes[i].spec.type->name, "norm") != 0;
+  if (same || trains_alike) return NITI_OK;
   return niti_fail(
       NITI_ERROR_UNSUPPORTED,
       "%s: the run is of arithmetic %.16s, which trains this network to other bits (expected %s; --init begins a new run "

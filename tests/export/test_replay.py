@@ -248,7 +248,7 @@ def test_a_replay_writes_where_it_ended(job):
     niti_json("replay", job.path("log"), job.checkpoint, "--data", job.path("data"), "--out", job.path("whole.safetensors"))
     with safe_open(job.path("whole.safetensors"), "np") as file:
         metadata = file.metadata()
-    assert [metadata[key] for key in ("device_step", "device_mu", "device_seed", "arithmetic")] == ["25", "4", "3", "1.1"]
+    assert [metadata[key] for key in ("device_step", "device_mu", "device_seed", "arithmetic")] == ["25", "4", "3", "1.2"]
 
 
 def test_a_step_beyond_the_counter_is_refused(job):

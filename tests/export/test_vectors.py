@@ -188,7 +188,7 @@ def test_index_and_formats(tmp_path):
     with open(out / "index.json", encoding="utf-8") as file:
         index = json.load(file)
     names = set()
-    assert index["arithmetic"] == "1.1" and index["steps"] == 1 and {o["opcode"] for o in index["operations"]} == {"conv_forward", "update_niti"}
+    assert index["arithmetic"] == "1.2" and index["steps"] == 1 and {o["opcode"] for o in index["operations"]} == {"conv_forward", "update_niti"}
     for o in index["operations"]:
         for entry in [*o["inputs"], *o["outputs"], *[o[k] for k in ("accumulators", "steps") if k in o]]:
             values = np.load(out / f"{entry['file']}.npy")

@@ -24,6 +24,7 @@ class Statistics:
     mean: list
     variance: list
     deviation: list
+    quiet: list
 
 
 def initial_running(channels):
@@ -46,8 +47,8 @@ def _below_62(v):
 
 
 def _statistics(mean, variance, exponent):
-    deviation = [sqrt(v + EPSILON.scaled(-2 * exponent)) for v in variance]
-    return Statistics(mean, variance, deviation)
+    epsilon = EPSILON.scaled(-2 * exponent)
+    return Statistics(mean, variance, [sqrt(v + epsilon) for v in variance], [v.is_less(epsilon) for v in variance])
 
 
 def batch_statistics(x, exponent):
@@ -186,7 +187,9 @@ def gradients(x, delta, delta_exponent, statistics, weight):
 def delta_factors(x, delta, statistics, weight):
     """(p, q, o, exponent relative to the delta's in mantissas of x)."""
     channels = _channels_backward(x, delta, statistics, weight)
-    reach = range_exponent(S(64, 0) * sqrt(_mean_square([c.square for c in channels])))
+    squares = [c.square for c in channels]
+    loud = [ZERO if quiet else square for quiet, square in zip(statistics.quiet, squares)]
+    reach = range_exponent(S(64, 0) * sqrt(_mean_square(loud if any(square.m for square in loud) else squares)))
     u = reach - FRACTION
     p = [fixed(c.factor, u, FACTOR_LIMIT) for c in channels]
     q = [fixed(-(c.factor * c.slope), u, FACTOR_LIMIT) for c in channels]

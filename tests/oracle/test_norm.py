@@ -103,13 +103,43 @@ def test_backward(seed, shape, x_exponent, delta_exponent):
     parts = np.abs(factor / unit) * (254 + np.abs(slope) * 254)
     assert (np.abs(np.clip(expected, -127, 127) - dx) <= 0.5 + 2.0**-17 * distance + RELATIVE * parts).all()
     # Sixty-four root mean squares fill the range at least by half.
-    reach = 64 * np.sqrt((expected**2).mean())
+    quiet = variance < EPSILON * 4.0**-x_exponent
+    assert not quiet.all()
+    reach = 64 * np.sqrt((np.where(quiet, 0, expected)**2).mean())
     assert 63 < reach < 127.01
     (by_weight, weight_exponent), (by_bias, bias_exponent) = norm.gradients(x, delta, delta_exponent, statistics, weight)
     assert weight_exponent == delta_exponent - 8 and bias_exponent == delta_exponent
     exact = (delta * hat).sum(axis=axes) * 256
     assert (np.abs(by_weight - exact) <= 0.5 + RELATIVE * np.abs(exact)).all()
     assert (by_bias == delta.sum(axis=axes)).all()
+
+
+def test_quiet_channels_do_not_decide_on_the_range():
+    """A variance below 10^-5 is quiet: those channels' deltas are clipped where they are beyond the others' range."""
+    random = np.random.RandomState(1)
+    x, _, _ = layer(1, (64, 6), -3)
+    x[:, 0], x[:, 3], loud = 0, 5, [1, 2, 4, 5]
+    weight = np.full(6, 1 << 14), -14
+    delta = random.randint(-100, 101, size=x.shape)
+    statistics = norm.batch_statistics(x, -3)
+    *expected, expected_reach = norm.delta_factors(x[:, loud], delta[:, loud], norm.batch_statistics(x[:, loud], -3), (weight[0][:4], -14))
+    *found, reach = norm.delta_factors(x, delta, statistics, weight)
+    assert statistics.quiet == [True, False, False, True, False, False]
+    assert expected_reach - reach in (0, 1)  # their mean is of all six: less by the root of 4 / 6
+    for row, alone in zip(found, expected):
+        assert np.allclose(row[loud] * 2.0**reach, alone * 2.0**expected_reach, rtol=2**-10, atol=2.0**expected_reach)
+    dx, _ = norm.backward(x, -3, delta, 0, statistics, weight, "nearest")
+    assert (np.abs(dx[:, 0]) == 127).mean() > 0.8 and np.abs(dx[:, loud]).max(axis=0).min() > 0
+    for value, quiet in ((3, True), (4, False)):  # epsilon is 2.62 squares of mantissas, the variance 2.25 or 4
+        x[:, 3] = np.arange(64) % 2 * value
+        assert norm.batch_statistics(x, -9).quiet[3] == (np.var(x[:, 3]) < EPSILON * 4**9) == quiet
+    # Alone they decide: sixty-four root mean squares fill the range.
+    x = np.zeros((64, 2), dtype=np.int64)
+    x[:, 1] = np.arange(64) % 2
+    delta = random.randint(-100, 101, size=x.shape)
+    p, q, o, reach = norm.delta_factors(x, delta, norm.batch_statistics(x, -9), (weight[0][:2], -14))
+    exact = (p * delta + q * x + o) / 2.0**16
+    assert 63 < 64 * np.sqrt((exact**2).mean()) < 127.01
 
 
 def test_running_statistics_move_by_a_tenth():
