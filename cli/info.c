@@ -129,15 +129,15 @@ static int show(NitiBackend *backend, const NitiIsa *isa, bool json) {
   char features[512], tuning[2048];
   niti_cpu_features(features, sizeof features);
   format_tuning(tuning, sizeof tuning, backend);
-  json_t *object = json_pack("{s:o, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "tuning", tuning_json(backend),
-                             "version", niti_version(), "backend", backend->ops->name, "device", backend->ops->describe(backend),
-                             "hardware", backend->ops->hardware(backend), "features", features, "threads",
-                             backend->ops->threads(backend), "devices", devices_json(), "isa_available", isas_json(), "kernels",
-                             kernels_json(backend), "operations", operations_json(backend, isa), "models",
-                             names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
+  json_t *object = json_pack(
+      "{s:o, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "tuning", tuning_json(backend), "version",
+      niti_version(), "arithmetic", NITI_ARITHMETIC, "backend", backend->ops->name, "device", backend->ops->describe(backend),
+      "hardware", backend->ops->hardware(backend), "features", features, "threads", backend->ops->threads(backend), "devices",
+      devices_json(), "isa_available", isas_json(), "kernels", kernels_json(backend), "operations", operations_json(backend, isa),
+      "models", names_json(niti_builtin_models()), "recipes", names_json(niti_builtin_recipes()));
   if (json || !object) return print_json(object);
-  printf("niti       %s\ndevice     %s\nhardware   %s\n", niti_version(), backend->ops->describe(backend),
-         backend->ops->hardware(backend));
+  printf("niti       %s, arithmetic %s\ndevice     %s\nhardware   %s\n", niti_version(), NITI_ARITHMETIC,
+         backend->ops->describe(backend), backend->ops->hardware(backend));
   printf("%-10s %s\n", "tuning", tuning);
   size_t at;
   json_t *line;

@@ -61,8 +61,8 @@
  * What is stable
  * --------------
  * Until version 1.0 a new minor version may change the interface, and a new patch version may not: programs run with every
- * libniti of the minor version that they were compiled with. The arithmetic, and with it every hash, is not meant to change at
- * all. What is marked "experimental" may change or go with any version. */
+ * libniti of the minor version that they were compiled with. The arithmetic, and with it every hash, changes with
+ * NITI_ARITHMETIC alone, which is for faults that could not stay. What is marked "experimental" may change or go with any version. */
 #ifndef NITI_H
 #define NITI_H
 

@@ -261,11 +261,12 @@ NitiStatus niti_run_folder_describe(const NitiRunFolder *folder, const NitiRecip
   (void)snprintf(seed, sizeof seed, "%" PRIu64, recipe->seed);
   char *path = niti_text_escaped(data_path);
   if (!path) return niti_fail(NITI_ERROR_MEMORY, "%s: out of memory for environment.json", folder->path);
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:s, s:o}", "niti", niti_version(), "recipe", recipe->name,
-                             "backend", backend->ops->name, "device", backend->ops->describe(backend), "hardware",
-                             backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
-                             recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed),
-                             "best_chosen_on", niti_split_name(chosen_on), "data", describe_data(dataset, path, hash));
+  json_t *object =
+      json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:s, s:o}", "niti", niti_version(), "arithmetic", NITI_ARITHMETIC,
+                "recipe", recipe->name, "backend", backend->ops->name, "device", backend->ops->describe(backend), "hardware",
+                backend->ops->hardware(backend), "threads", backend->ops->threads(backend), "seed",
+                recipe->seed > INT64_MAX ? json_string(seed) : json_integer((json_int_t)recipe->seed), "best_chosen_on",
+                niti_split_name(chosen_on), "data", describe_data(dataset, path, hash));
   char *text = object ? niti_json_text(object, JSON_INDENT(2)) : NULL;
   json_decref(object);
   free(path);

@@ -1,6 +1,7 @@
 """Runs that are killed, interrupted or damaged go on and end with the bits of a run that never stopped."""
 import hashlib
 import json
+import pathlib
 import random
 import shutil
 import signal
@@ -780,3 +781,14 @@ def test_a_run_that_cannot_start_for_lack_of_room_leaves_nothing(toy_recipe, toy
     for size in (0, 300, 1500):
         fails("train", toy_recipe, "--data", toy, "--run", tmp_path / "run", says=tmp_path / "run", preexec_fn=limit_files(size))
         assert not (tmp_path / "run").exists()
+
+
+def test_seeds_of_fuzzing_are_of_this_arithmetic(tmp_path):
+    """Others are refused before anything else of them is read."""
+    folder = pathlib.Path(__file__).resolve().parents[1] / "fuzz" / "corpus" / "resume"
+    seeds = sorted(folder.iterdir())
+    assert len(seeds) > 10
+    for seed in seeds:
+        last = tmp_path / seed.name
+        last.write_bytes(seed.read_bytes()[1:])
+        assert metadata_of(last)["arithmetic"] == json_of("info")["arithmetic"], seed

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+from dataclasses import replace
 
 import formulas
 import networks as nets
@@ -55,9 +56,17 @@ def test_every_opcode_has_directed_cases(sets):
         if "inputs" in o:
             cases.setdefault(o["opcode"], set()).add(o["case"])
     assert len(opcodes) == 28 and set(cases) == opcodes - {"none", "norm_pool_forward", "norm_pool_backward"}
-    assert all(found == {"zeros", "largest", "least", "turns", "all", "single", "small"} for found in cases.values())
+    assert all(found == {"zeros", "largest", "least", "turns", "all", "single", "small", "quiet"} for found in cases.values())
     wrong = [(o["opcode"], o["layer"], o["case"], said) for o in sets[0]["operations"] if "inputs" in o and (said := formulas.difference(o))]
     assert wrong == []
+
+
+def test_a_directed_case_has_quiet_channels_that_matter(sets, monkeypatch):
+    """Where they counted in the range, as up to arithmetic 1.1, the multipliers would be others."""
+    statistics = formulas.norm.batch_statistics
+    monkeypatch.setattr(formulas.norm, "batch_statistics", lambda x, e: replace(statistics(x, e), quiet=[False] * x.shape[-1]))
+    differences = {formulas.difference(o) for o in sets[0]["operations"] if (o["opcode"], o.get("case")) == ("norm_delta_fit", "quiet")}
+    assert any("delta_affine" in (said or "") for said in differences)
 
 
 def test_steps_are_what_the_oracle_says(sets):
