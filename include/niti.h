@@ -62,7 +62,8 @@
  * --------------
  * Until version 1.0 a new minor version may change the interface, and a new patch version may not: programs run with every
  * libniti of the minor version that they were compiled with. The arithmetic, and with it every hash, changes with
- * NITI_ARITHMETIC alone, which is for faults that could not stay. What is marked "experimental" may change or go with any version. */
+ * NITI_ARITHMETIC alone, which is for faults that could not stay. What is marked "experimental" may change or go with any
+ * version. */
 #ifndef NITI_H
 #define NITI_H
 
