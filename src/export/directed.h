@@ -6,8 +6,7 @@
 
 /* Runs every operation of a few small networks, between them every opcode, on each set of operands: nothing but zeros, nothing
  * but the largest mantissas, only the least, both by turns, all mantissas, a single one, small ones, channels of one value
- * between others. Writes those that
- * --operations wants. */
+ * between others. Writes those that --operations wants. */
 NitiStatus niti_directed_write(NitiRecord *r);
 
 #endif
