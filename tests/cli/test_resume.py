@@ -786,9 +786,9 @@ def test_a_run_that_cannot_start_for_lack_of_room_leaves_nothing(toy_recipe, toy
 def test_seeds_of_fuzzing_are_of_this_arithmetic(tmp_path):
     """Others are refused before anything else of them is read."""
     folder = pathlib.Path(__file__).resolve().parents[1] / "fuzz" / "corpus" / "resume"
-    seeds = sorted(folder.iterdir())
+    seeds, arithmetic = sorted(folder.iterdir()), json_of("info")["arithmetic"]
     assert len(seeds) > 10
     for seed in seeds:
         last = tmp_path / seed.name
         last.write_bytes(seed.read_bytes()[1:])
-        assert metadata_of(last)["arithmetic"] == json_of("info")["arithmetic"], seed
+        assert metadata_of(last)["arithmetic"] == arithmetic, seed
