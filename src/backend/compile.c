@@ -9,6 +9,8 @@
 #include "base/size.h"
 #include "program/bounds.h"
 
+enum { BESIDE_MOST = 32 << 20 /* bytes more for weight gradients beside the rest */ };
+
 typedef struct Needs {
   size_t arena, kept, words, inputs, workspace;
 } Needs;
@@ -273,6 +275,34 @@ static NitiStatus fuse(NitiExecutable *e) {
   return e->backend->kernels->norm_pool_serves ? niti_fuse_pools(e->fused, pools_norm, e->backend) : NITI_OK;
 }
 
+static NitiStatus place_in_order(NitiExecutable *e) {
+  NitiPlacing placing = {
+      .gradients = e->places_gradients, .context = e, .layout = layout_bytes, .reads = niti_executable_uses, .ends = e->ends};
+  NITI_TRY(niti_executable_find_temporaries(e, &placing));
+  return niti_places_open(&e->places, e->fused, &placing);
+}
+
+static void forget_places(NitiExecutable *e) {
+  niti_places_close(&e->places);
+  free(e->temporaries);
+  e->temporaries = NULL;
+}
+
+/* Where the device can, and it takes little memory, with weight gradients beside the rest. */
+static NitiStatus place(NitiExecutable *e, bool plain) {
+  NITI_TRY(place_in_order(e));
+  if (plain || !e->backend->kernels->begin_aside) return NITI_OK;
+  const size_t in_order = e->places.arena_bytes;
+  forget_places(e);
+  NITI_TRY(niti_executable_find_ends(e));
+  NITI_TRY(place_in_order(e));
+  if (e->places.arena_bytes <= in_order + BESIDE_MOST) return NITI_OK;
+  forget_places(e);
+  free(e->ends);
+  e->ends = NULL;
+  return place_in_order(e);
+}
+
 /* Does everything that needs no backend memory. */
 static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain) {
   e->program = niti_program_copy(program);
@@ -292,9 +322,7 @@ static NitiStatus plan(NitiExecutable *e, const NitiProgram *program, bool plain
   niti_find_limits(e->limits, e->fused);
   find_uses(e);
   for (int32_t t = 0; plain && t < program->tensor_count; ++t) e->uses[t] |= NITI_USE_OTHER;
-  NitiPlacing placing = {.gradients = e->places_gradients, .context = e, .layout = layout_bytes, .reads = niti_executable_uses};
-  NITI_TRY(niti_executable_find_temporaries(e, &placing));
-  NITI_TRY(niti_places_open(&e->places, e->fused, &placing));
+  NITI_TRY(place(e, plain));
   if (plain) share_reshapes_alone(e);
   return NITI_OK;
 }

@@ -31,6 +31,7 @@ void niti_executable_close(NitiExecutable *e) {
   free(e->limits);
   free(e->uses);
   free(e->temporaries);
+  free(e->ends);
   free(e->staged);
   free(e);
 }

@@ -28,6 +28,7 @@ struct NitiExecutable {
   int32_t *limits;            /* [tensors] niti_find_limits' */
   int *uses;                  /* [tensors] */
   NitiTemporary *temporaries; /* [2 * operations]: of a convolution its packed weights, then its workspace (temporary.c) */
+  int32_t *ends;              /* [operations] the last one that each may run beside; NULL: all run in order (beside.c) */
   const NitiExecutable *shared;
   uint8_t *arena, *kept, *words, *inputs; /* backend memory: by lifetime, permanent, exponents and shifts, samples and labels */
   uint8_t *staged;                        /* host memory: samples and labels to be uploaded */
@@ -67,6 +68,23 @@ static inline uint8_t *niti_executable_arena(const NitiExecutable *e) {
   while (!e->arena && e->shared) e = e->shared;
   return e->arena;
 }
+
+/* ---- beside.c ---- */
+
+/* Sets e->ends. NITI_ERROR_MEMORY: out of memory. */
+NitiStatus niti_executable_find_ends(NitiExecutable *e);
+static inline bool niti_executable_is_beside(const NitiExecutable *e, int32_t i) { return e->ends && e->ends[i] > i; }
+
+/* A run's work that is beside what is being enqueued. */
+typedef struct NitiBeside {
+  int32_t until; /* the last operation before which it need not have ended; INT32_MAX: there is none */
+  bool aside;
+} NitiBeside;
+
+/* Around the kernels of operation i, and at the end of a run. */
+void niti_beside_before(NitiBeside *, const NitiExecutable *e, int32_t i);
+void niti_beside_after(NitiBeside *, const NitiExecutable *e);
+void niti_beside_end(NitiBeside *, const NitiExecutable *e);
 
 /* ---- temporary.c ---- */
 

@@ -122,6 +122,11 @@ typedef struct NitiKernels {
    * queued. */
   NitiStatus (*replay)(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
   void (*close_recordings)(NitiBackend *, void *recordings);
+  /* What is enqueued between the first two may run beside what is enqueued after them, until `rejoin`; what was enqueued before
+   * has ended for both. Several such stretches run one after the other. NULL, all three: everything runs in order. */
+  void (*begin_aside)(NitiBackend *);
+  void (*end_aside)(NitiBackend *);
+  void (*rejoin)(NitiBackend *);
 
   /* ---- memory ---- */
   /* Bytes of an s8 activation or delta with the layouts for these uses behind its elements. NULL: its elements. */

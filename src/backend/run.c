@@ -220,14 +220,18 @@ static void enqueue(void *context) {
   NitiExecutable *e = run->executable;
   int64_t *mark = run->bindings->marks;
   const bool alone = run->end == run->first + 1; /* nothing else takes the memory of its packed weights */
+  NitiBeside beside = {.until = INT32_MAX};
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
     if (r == 0 || !alone) niti_executable_pack(e, run->first, run->first, run->end);
     if (mark) e->backend->kernels->mark(e->backend, mark);
     for (int32_t i = run->first, done; i < run->end; i += done) {
       if (i > run->first) niti_executable_pack(e, i, run->first, run->end);
+      if (!mark) niti_beside_before(&beside, e, i);
       done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);
+      niti_beside_after(&beside, e);
       if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);
     }
+    niti_beside_end(&beside, e);
   }
 }
 

@@ -37,6 +37,25 @@ static void find_temporaries_of(NitiExecutable *e, int32_t i) {
   *workspace_of(e, i) = (NitiTemporary){k->takes_workspace ? k->conv_workspace(e->backend, &call) : 0, i, i};
 }
 
+/* What runs beside other work until the same operation runs one after the other, in one workspace, the first one's. */
+static int32_t workspace_holder(const NitiExecutable *e, int32_t i) {
+  int32_t holder = i;
+  for (int32_t k = i - 1; k >= 0 && niti_executable_is_beside(e, i); --k) {
+    if (niti_executable_is_beside(e, k) && e->ends[k] == e->ends[i]) holder = k;
+  }
+  return holder;
+}
+
+static void share_workspaces(NitiExecutable *e) {
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    NitiTemporary *own = workspace_of(e, i), *held = workspace_of(e, workspace_holder(e, i));
+    if (!niti_executable_is_beside(e, i)) continue;
+    held->last = e->ends[i];
+    if (own->bytes > held->bytes) held->bytes = own->bytes;
+    if (own != held) own->bytes = 0;
+  }
+}
+
 static bool packs_later(const NitiExecutable *e, int32_t i) {
   return e->fused->operations[i].opcode == NITI_OP_CONV_BACKWARD && packed_of(e, i)->bytes > 0;
 }
@@ -102,6 +121,7 @@ NitiStatus niti_executable_find_temporaries(NitiExecutable *e, NitiPlacing *plac
     if (niti_is_conv(e->fused->operations[i].opcode)) find_temporaries_of(e, i);
     if (packs_later(e, i)) later += niti_round_up(packed_of(e, i)->bytes, NITI_ALIGN);
   }
+  share_workspaces(e);
   if (later <= LATER_WORTH) return NITI_OK;
   for (int32_t i = 0; i < count; ++i) {
     if (packs_later(e, i)) packed_of(e, i)->first = i;
@@ -119,7 +139,8 @@ void niti_executable_locate_temporaries(const NitiExecutable *e, int32_t i, Niti
   uint8_t *arena = niti_executable_arena(e);
   const bool fits = packed > 0 && k->conv_packed_bytes(e->backend, call) <= packed;
   call->packed = fits ? (int8_t *)arena + e->places.temporaries[2 * i] : NULL;
-  call->workspace = workspace_of(e, i)->bytes > 0 ? arena + e->places.temporaries[2 * i + 1] : NULL;
+  const int32_t holder = workspace_holder(e, i);
+  call->workspace = workspace_of(e, holder)->bytes > 0 ? arena + e->places.temporaries[2 * holder + 1] : NULL;
 }
 
 /* Whether weights of operation k are packed before operation i of a range that begins with `first`. */

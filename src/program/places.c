@@ -39,12 +39,18 @@ static bool in_arena(const Placing *p, int32_t tensor) {
   return niti_role_in_arena(role) || (p->how->gradients && role == NITI_ROLE_GRADIENT);
 }
 
+/* Notes a use by operation i, which may run until later. */
+static void use(const Placing *p, int32_t *last, int32_t i) {
+  const int32_t end = p->how->ends ? p->how->ends[i] : i;
+  if (end > *last) *last = end;
+}
+
 static void use_input(Placing *p, int32_t i, int k) {
   const int32_t t = p->program->operations[i].inputs[k];
   const int reads = p->how->reads ? p->how->reads(p->how->context, p->program, i, k) : NITI_READS_ELEMENTS;
-  if (reads & NITI_READS_ELEMENTS) p->uses[ELEMENTS][t] = i;
+  if (reads & NITI_READS_ELEMENTS) use(p, &p->uses[ELEMENTS][t], i);
   for (int part = 0; part < NITI_LAYOUTS; ++part) {
-    if (reads >> part & 1) p->uses[part][p->owner[t]] = i;
+    if (reads >> part & 1) use(p, &p->uses[part][p->owner[t]], i);
   }
 }
 
@@ -55,7 +61,7 @@ static void find_last_uses(Placing *p) {
     if (o->opcode == NITI_OP_RESHAPE) p->owner[o->outputs[0]] = p->owner[o->inputs[0]];
     for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
       if (o->inputs[k] != NITI_NONE) use_input(p, i, k);
-      if (o->outputs[k] != NITI_NONE) p->uses[ELEMENTS][o->outputs[k]] = i;
+      if (o->outputs[k] != NITI_NONE) use(p, &p->uses[ELEMENTS][o->outputs[k]], i);
     }
   }
 }

@@ -34,6 +34,7 @@ typedef struct NitiPlacing {
   NitiTensorBytes bytes;                                                                 /* of the elements */
   size_t (*layout)(const void *context, const NitiProgram *, int32_t tensor, int which); /* 0: there is none */
   int (*reads)(const void *context, const NitiProgram *, int32_t operation, int input);  /* NITI_READS_ELEMENTS, 1 << layout */
+  const int32_t *ends; /* [operation_count] the last operation during which each may still run; NULL: itself */
   const NitiTemporary *temporaries;
   size_t temporary_count;
 } NitiPlacing;

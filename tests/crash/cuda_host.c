@@ -12,6 +12,7 @@
 /* clang-format on */
 
 #include "backend/cuda/cuda.h"
+#include "backend/executable.h"
 #include "cuda_pretended.h"
 #include "kernel_calls.h"
 #include "model/network.h"
@@ -282,6 +283,120 @@ static void a_step_packs_its_weights_at_once(void **state) {
   }
 }
 
+/* ---- beside ---- */
+
+enum { PLACES_MOST = 5 * NITI_OPERANDS_MAX };
+
+typedef struct Places {
+  const int8_t *at[PLACES_MOST];
+  size_t bytes[PLACES_MOST];
+  int count;
+} Places;
+
+static void add_place(Places *p, const void *at, size_t bytes) {
+  if (!at || bytes == 0) return;
+  p->at[p->count] = at;
+  p->bytes[p->count++] = bytes;
+}
+
+/* Of tensor t what `uses` names, elements (NITI_USE_OTHER) or layouts. */
+static void add_tensor(Places *p, const NitiExecutable *e, const NitiTensor *t, int32_t number, int uses) {
+  if (!t->placed || (uses & NITI_USE_OTHER)) add_place(p, t->data, niti_executable_bytes_at(e, number, e->batch));
+  for (int i = 0; t->placed && i < NITI_LAYOUTS; ++i) {
+    if (uses >> i & 1) add_place(p, t->layouts[i], e->backend->kernels->layout_bytes(e->backend, t->shape, i));
+  }
+}
+
+static Places writes_of(const NitiExecutable *e, int32_t i) {
+  const NitiConvCall *call = niti_executable_conv(e, &e->steps[i]);
+  const NitiOperation *o = &e->fused->operations[i];
+  Places p = {.count = 0};
+  if (o->opcode == NITI_OP_NONE) return p;
+  for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_RESHAPE; ++k) {
+    if (o->outputs[k] != NITI_NONE) add_tensor(&p, e, &e->steps[i].outputs[k], o->outputs[k], ~0);
+  }
+  if (niti_is_conv(o->opcode)) add_place(&p, call->workspace, e->backend->kernels->conv_workspace(e->backend, call));
+  if (niti_is_conv(o->opcode)) add_place(&p, call->packed, e->backend->kernels->conv_packed_bytes(e->backend, call));
+  return p;
+}
+
+static Places reads_of(const NitiExecutable *e, int32_t i) {
+  const NitiOperation *o = &e->fused->operations[i];
+  Places p = {.count = 0};
+  for (int k = 0; k < NITI_OPERANDS_MAX && o->opcode != NITI_OP_NONE; ++k) {
+    if (o->inputs[k] == NITI_NONE) continue;
+    add_tensor(&p, e, &e->steps[i].inputs[k], o->inputs[k], niti_executable_uses(e, e->fused, i, k));
+  }
+  return p;
+}
+
+static bool are_apart(const Places *a, const Places *b) {
+  for (int i = 0; i < a->count; ++i) {
+    for (int k = 0; k < b->count; ++k) {
+      if (a->at[i] < b->at[k] + b->bytes[k] && b->at[k] < a->at[i] + a->bytes[i]) return false;
+    }
+  }
+  return true;
+}
+
+/* Operation k does not touch what `beside` writes, nor overwrites what it reads. */
+static void check_beside(const NitiExecutable *e, int32_t beside, int32_t k) {
+  const Places writes = writes_of(e, beside), reads = reads_of(e, beside), others = writes_of(e, k), read = reads_of(e, k);
+  if (are_apart(&writes, &others) && are_apart(&reads, &others) && are_apart(&writes, &read)) return;
+  fail_msg("operation %d overwrites what %d works on beside it", k, beside);
+}
+
+/* Returns how many run beside others. */
+static int check_all_beside(const NitiExecutable *e) {
+  int count = 0;
+  for (int32_t i = 0; i < e->fused->operation_count; ++i) {
+    if (!niti_executable_is_beside(e, i)) continue;
+    ++count;
+    assert_int_equal(e->fused->operations[i].opcode, NITI_OP_CONV_GRADIENT);
+    for (int32_t k = i + 1; k <= e->ends[i]; ++k) {
+      if (!niti_executable_is_beside(e, k)) check_beside(e, i, k); /* else it runs after */
+    }
+  }
+  return count;
+}
+
+/* Of every built-in network and of random ones: what runs beside is left alone, and takes little memory. */
+static void what_runs_beside_is_left_alone(void **state) {
+  static const struct {
+    const char *model;
+    int32_t batch;
+    bool beside;
+  } cases[] = {{"lenet5", 64, true},     {"conv3-bn", 64, true},      {"ds-cnn", 64, true},     {"resnet20", 64, true},
+               {"resnet18", 128, false}, {"vgg-small-7", 256, false}, {"mobilenet-v2", 8, true}};
+  NitiBackend *backend = open_cuda("wgmma");
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases + 60; ++i) {
+    const bool random = i >= sizeof cases / sizeof *cases;
+    NitiDescription *d = NULL;
+    NitiExecutable *e = NULL;
+    RandomNetwork r;
+    if (random)
+      d = described(random_network(&r));
+    else
+      must(niti_description_load(&d, cases[i].model, NULL));
+    NitiProgram *p = lowered(d, &(NitiLowerOptions){.batch = random ? 32 : cases[i].batch,
+                                                    .training = true,
+                                                    .round_delta = NITI_STOCHASTIC_BYTE,
+                                                    .loss = NITI_LOSS_SOFTMAX,
+                                                    .optimizer = &niti_optimizer_sgd});
+    must(niti_backend_compile(&e, backend, p, NULL));
+    const int count = check_all_beside(e);
+    if (!random) {
+      print_message("%s, batch %d: %d beside, %zu bytes\n", cases[i].model, cases[i].batch, count, niti_executable_bytes(e));
+      assert_true((count > 0) == cases[i].beside);
+    }
+    niti_executable_close(e);
+    niti_program_close(p);
+    niti_description_close(d);
+  }
+  close_sound(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_attribute_that_cannot_be_read_is_an_error),
@@ -292,6 +407,7 @@ int main(void) {
       cmocka_unit_test(a_step_packs_its_weights_at_once),
       cmocka_unit_test(resnet18_takes_no_more_memory),
       cmocka_unit_test(only_who_may_wait_meets),
+      cmocka_unit_test(what_runs_beside_is_left_alone),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

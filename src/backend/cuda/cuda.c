@@ -210,6 +210,7 @@ static void cuda_close(NitiBackend *backend) {
   (void)niti_cuda_runtime.cudaFree(cuda->workspace);
   (void)niti_cuda_runtime.cudaFree(cuda->range);
   (void)niti_cuda_runtime.cudaFree(cuda->clock);
+  niti_cuda_beside_close(cuda);
   if (cuda->stream) (void)niti_cuda_runtime.cudaStreamDestroy(cuda->stream);
   (void)niti_cuda_runtime.cudaGetLastError();
   release(cuda);
@@ -251,6 +252,9 @@ static const NitiKernels kernels = {
     .mark = niti_cuda_mark,
     .replay = niti_cuda_replay,
     .close_recordings = niti_cuda_close_recordings,
+    .begin_aside = niti_cuda_begin_aside,
+    .end_aside = niti_cuda_end_aside,
+    .rejoin = niti_cuda_rejoin,
     .tensor_bytes = cuda_tensor_bytes,
     .layout_bytes = cuda_layout_bytes,
     .mask_uses = niti_cuda_mask_uses,
@@ -393,6 +397,7 @@ static NitiStatus open_parts(NitiCuda *cuda) {
   use_device(cuda);
   niti_cuda_note(cuda, niti_cuda_runtime.cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
   NITI_TRY(niti_cuda_status(cuda));
+  NITI_TRY(niti_cuda_beside_open(cuda));
   cuda->overlap = niti_cuda_overlaps();
   NITI_TRY(claim(cuda));
   describe(cuda);

@@ -1,7 +1,7 @@
 /* The CUDA backend's inner interface: its state, and what its files offer each other. C and CUDA C include it.
  *
- * - Everything runs in one stream, in order; kernels take what changes from step to step (exponents, shifts, the step's
- *   number) from device memory, so that a whole step can be recorded once and replayed.
+ * - Everything runs in one stream, in order, but for weight gradients in a recording (beside.c); kernels take what changes from
+ * step to step (exponents, shifts, the step's number) from device memory, so that a whole step can be recorded once and replayed.
  * - An activation or delta tensor is NHWC. Beside it, or behind it (NitiTensor.placed), is its blocked layout, the same mantissas
  *   in the layout that weight gradients read: [N/16][H][W][C][16], the 16 images of a block innermost in the order of
  *   niti_blocked_slot; images past N are 0. niti_cuda_blocked_* keep count of which tensors' layouts are up to date. */
@@ -83,6 +83,13 @@ typedef struct NitiQueue NitiQueue;           /* host: the last steps, so that n
 typedef struct NitiStaging NitiStaging;
 typedef struct NitiPacks NitiPacks; /* host: weights that are to be packed (pack.h) */
 
+/* A stream beside the one of all work, for recordings (beside.c). */
+typedef struct NitiCudaBeside {
+  cudaStream_t side, main; /* main: while `side` is in its place */
+  cudaEvent_t reached;
+  bool recording, overlap;
+} NitiCudaBeside;
+
 typedef struct NitiCuda {
   NitiBackend base;                        /* first */
   int device, multiprocessors, capability; /* capability: 90 for 9.0 */
@@ -91,6 +98,7 @@ typedef struct NitiCuda {
   bool shared;  /* kernels of other processes (MPS), or of another backend of this one, may run beside ours and wait as they do */
   bool settled; /* what was enqueued last is a kernel that the next may run ahead of (niti_kernel_begin) */
   cudaStream_t stream;
+  NitiCudaBeside beside;
   NitiClock *clock;   /* device */
   NitiRange *range;   /* device */
   uint8_t *workspace; /* device; what was reserved */
@@ -136,6 +144,13 @@ NitiStatus niti_queue_open(NitiQueue **out);
 void niti_queue_close(NitiQueue *);
 NitiStatus niti_cuda_replay(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
 void niti_cuda_close_recordings(NitiBackend *, void *recordings);
+
+/* ---- beside.c ---- */
+NitiStatus niti_cuda_beside_open(NitiCuda *);
+void niti_cuda_beside_close(NitiCuda *);
+void niti_cuda_begin_aside(NitiBackend *); /* backend/kernels.h */
+void niti_cuda_end_aside(NitiBackend *);
+void niti_cuda_rejoin(NitiBackend *);
 
 /* ---- ranks (together.c) ---- */
 void niti_cuda_link_name(NitiBackend *, char name[NITI_LINK_NAME_MAX]);

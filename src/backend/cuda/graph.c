@@ -93,7 +93,9 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
     (void)niti_cuda_runtime.cudaGetLastError();
     return;
   }
+  cuda->beside.recording = true;
   enqueue(context);
+  cuda->beside.recording = false;
   const cudaError_t enqueued = cuda->error, ended = niti_cuda_runtime.cudaStreamEndCapture(cuda->stream, &graph);
   if (enqueued == cudaSuccess && ended == cudaSuccess && !niti_cuda_has_sums(cuda) &&
       niti_cuda_runtime.cudaGraphInstantiate(&entry->exec, graph, 0) == cudaSuccess) {
