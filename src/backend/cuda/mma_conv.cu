@@ -295,6 +295,16 @@ static void launch(NitiCuda *cuda, const NitiMmaPass *p, const NitiMmaVariant *v
               second);
 }
 
+/* A pass that is all of its operation: one launch where its tiles meet, else two. */
+static void run_alone(NitiCuda *cuda, NitiMmaPass *p, const NitiMmaVariant *v) {
+  p->second_blocks = second_grid(p->tiles, v, cuda);
+  p->meets = meets(cuda, (const void *)v->kernel, v, p->tiles, gathers(p));
+  launch(cuda, p, v, false);
+  if (p->meets) return;
+  niti_cuda_share_range(cuda);
+  launch(cuda, p, v, true);
+}
+
 static int8_t *blocked_of(const NitiTensor *t, const NitiConv *s) {
   return niti_cuda_is_blocked(t) && s->n >= IMAGES ? niti_cuda_blocked(t) : NULL;
 }
@@ -363,13 +373,8 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
     return;
   }
   const NitiMmaVariant v = complete(&p, cuda, way);
-  p.second_blocks = second_grid(p.tiles, &v, cuda);
   if (gathers(&p)) (void)take(&p, packed);
-  p.meets = meets(cuda, (const void *)v.kernel, &v, p.tiles, gathers(&p));
-  launch(cuda, &p, &v, false);
-  if (p.meets) return;
-  niti_cuda_share_range(cuda);
-  launch(cuda, &p, &v, true);
+  run_alone(cuda, &p, &v);
 }
 
 typedef struct Backward {
@@ -418,7 +423,7 @@ static int lay_together(NitiCuda *cuda, const Backward *b, NitiMmaPhases *phases
   for (int phase = 0; phase < all; ++phase) {
     NitiMmaPass p;
     NitiMmaVariant own;
-    if (all == 1 || all > NITI_MMA_PHASES) return 0;
+    if (all > NITI_MMA_PHASES) return 0;
     if (!make_phase(cuda, b, phase, &packed, &p, &own)) continue;
     if (!own.phased || (count > 0 && own.phased != v->phased)) return 0;
     *v = own;
@@ -445,6 +450,16 @@ static bool backward_together(NitiCuda *cuda, const Backward *b) {
   if (meet) return true;
   niti_cuda_share_range(cuda);
   NITI_LAUNCH(cuda, mma_phases, second_blocks, (unsigned)v.threads, (size_t)v.shared, phases, true);
+  return true;
+}
+
+/* Without strides there is one phase. */
+static bool backward_alone(NitiCuda *cuda, const Backward *b) {
+  const int8_t *packed = b->packed;
+  NitiMmaPass p;
+  NitiMmaVariant v;
+  if (b->s->stride_h * b->s->stride_w > 1 || !make_phase(cuda, b, 0, &packed, &p, &v)) return false;
+  run_alone(cuda, &p, &v);
   return true;
 }
 
@@ -483,7 +498,7 @@ static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const
   const Backward b = {dx, dy, w, mask, packed, s, rq, way > 0 ? way : choose(cuda, s, NITI_BACKWARD, &time)};
   if (b.way == BOX_WAY)
     backward_boxes(cuda, &b);
-  else if (!backward_together(cuda, &b))
+  else if (!backward_alone(cuda, &b) && !backward_together(cuda, &b))
     backward_in_turn(cuda, &b);
   niti_cuda_blocked_set(cuda, dx, blocked_of(dx, s) != NULL);
 }
