@@ -23,16 +23,18 @@ static __global__ void __launch_bounds__(THREADS)
   if (i < padded) out[i] = i < k ? niti_norm_centre(means[i], *e_x + *e_w) : 0;
 }
 
-extern "C" void niti_cuda_bias_prepare(NitiCuda *cuda, int32_t *out, const NitiTensor *bias, const NitiTensor *x,
-                                       const NitiTensor *w, int k, bool centred) {
-  const int padded = (int)(niti_cuda_bias_bytes(k) / sizeof *out);
-  if (centred) {
-    NITI_LAUNCH(cuda, centre_kernel, (unsigned)((padded + THREADS - 1) / THREADS), THREADS, 0, out,
-                (const int64_t *)(const void *)bias->data, x->exponent, w->exponent, k, padded);
-    return;
-  }
-  NITI_LAUNCH(cuda, prepare_kernel, (unsigned)((padded + THREADS - 1) / THREADS), THREADS, 0, out,
-              (const int16_t *)(const void *)bias->data, bias->exponent, x->exponent, w->exponent, k, padded);
+extern "C" const int32_t *niti_cuda_bias_prepare(NitiCuda *cuda, const NitiCudaBias *b, const NitiTensor *x,
+                                                 const NitiTensor *w) {
+  const int k = b->channels, padded = (int)(niti_cuda_bias_bytes(k) / sizeof *b->room);
+  const unsigned blocks = (unsigned)((padded + THREADS - 1) / THREADS);
+  if (!b->of) return NULL;
+  if (b->centred)
+    NITI_LAUNCH(cuda, centre_kernel, blocks, THREADS, 0, b->room, (const int64_t *)(const void *)b->of->data, x->exponent,
+                w->exponent, k, padded);
+  else
+    NITI_LAUNCH(cuda, prepare_kernel, blocks, THREADS, 0, b->room, (const int16_t *)(const void *)b->of->data, b->of->exponent,
+                x->exponent, w->exponent, k, padded);
+  return b->room;
 }
 
 struct Sums {

@@ -206,13 +206,12 @@ void niti_cuda_conv_forward(NitiBackend *backend, NitiTensor *y, const NitiTenso
   const NitiCopied copied = copied_for(cuda, call);
   NitiTensor in = *x, weights = *w;
   take_workspace(cuda, call);
-  int32_t *prepared = bias ? (int32_t *)(void *)(cuda->scratch + bias_offset(cuda, own)) : NULL;
-  if (bias) niti_cuda_bias_prepare(cuda, prepared, bias, x, w, own->k, call->centred);
+  const NitiCudaBias added = {bias, call->centred, own->k, (int32_t *)(void *)(cuda->scratch + bias_offset(cuda, own))};
   if (copied.copying != NITI_COPY_NONE)
     niti_conv_copy(cuda, &in, &weights, own, &copied, false, copies_weights(cuda, call, &copied));
   const int8_t *packed = packed_of(cuda, call, &copied, &weights);
   const NitiCudaConv *family = family_for(cuda, call, &copied);
-  family->forward(cuda, y, &in, &weights, prepared, packed, &copied.shape, call->relu, rq, call->way & WAY_MASK);
+  family->forward(cuda, y, &in, &weights, &added, packed, &copied.shape, call->relu, rq, call->way & WAY_MASK);
 }
 
 void niti_cuda_conv_backward(NitiBackend *backend, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w,

@@ -296,8 +296,15 @@ void niti_cuda_conv_gradient(NitiBackend *, NitiGradient *gradient, const NitiTe
 
 /* Bytes of a bias at its accumulators' exponent, int32 and 0 past the last channel to the end of a tile of any family. */
 NITI_INLINE size_t niti_cuda_bias_bytes(int k) { return ((size_t)k + 255) / 256 * 256 * sizeof(int32_t); }
-void niti_cuda_bias_prepare(NitiCuda *, int32_t *out, const NitiTensor *bias, const NitiTensor *x, const NitiTensor *w, int k,
-                            bool centred);
+/* A bias forward: of the layer, or where `centred` a norm's running statistics. */
+typedef struct NitiCudaBias {
+  const NitiTensor *of; /* NULL: there is none */
+  bool centred;
+  int channels;
+  int32_t *room; /* niti_cuda_bias_bytes(channels) */
+} NitiCudaBias;
+/* Makes it in its room; NULL where there is none. */
+const int32_t *niti_cuda_bias_prepare(NitiCuda *, const NitiCudaBias *, const NitiTensor *x, const NitiTensor *w);
 
 /* Copies rows of `bytes` to rows of `pitch`, a multiple of 16, with zeros at the end. to: aligned to 16. */
 typedef struct NitiPad {
@@ -337,9 +344,8 @@ typedef struct NitiCudaConv {
   /* The cost model: the way that 0 stands for, or 0 where that is none of `ways`; and how many picoseconds it expects of it,
    * INT64_MAX where it cannot tell. For a convolution that the family serves. */
   int (*choose)(const NitiCuda *, const NitiConv *, NitiDirection, int64_t *picoseconds);
-  /* bias: NULL, or niti_cuda_bias_prepare's. */
-  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const int8_t *packed,
-                  const NitiConv *, bool relu, const NitiRequantise *, int way);
+  void (*forward)(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiCudaBias *bias,
+                  const int8_t *packed, const NitiConv *, bool relu, const NitiRequantise *, int way);
   void (*backward)(NitiCuda *, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,
                    const int8_t *packed, const NitiConv *, const NitiRequantise *, int way);
   void (*gradient)(NitiCuda *, NitiGradient *gradient, const NitiTensor *dy, const NitiTensor *x, const NitiConv *, int way);

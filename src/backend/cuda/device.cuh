@@ -81,7 +81,8 @@ struct NitiRequantiseArgs {
   int clip;
   bool relu;
   uint64_t first;         /* the index in the whole batch of the output's first element */
-  const int32_t *bias;    /* NULL, or what is added to the accumulators of each output channel (convolution forward) */
+  const int32_t *bias;    /* NULL, or what is added to the accumulators of each output channel (convolution forward), */
+  const int64_t *means;   /* or the running means from which kernels that can make that themselves (wgmma, narrow) */
   int32_t limit;          /* 0, or of the output's ReLU, or of the ReLU whose output the mask is: the maximum in millionths, */
   const int32_t *e_limit; /* and the exponent at which it counts */
 };
@@ -102,6 +103,7 @@ static inline NitiRequantiseArgs niti_requantise_args(const NitiCuda *cuda, cons
                             rq->clip,
                             relu,
                             niti_cuda_first(cuda, rq->image),
+                            NULL,
                             NULL,
                             0,
                             NULL};

@@ -204,10 +204,10 @@ static void run(NitiCuda *cuda, NitiTensor *out, const NitiTensor *in, const Nit
   niti_cuda_blocked_set(cuda, out, args.blocked != NULL);
 }
 
-static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiCudaBias *bias,
                     const int8_t *packed, const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
   (void)packed, (void)way;
-  run(cuda, y, x, w, NULL, bias, c, false, relu, rq);
+  run(cuda, y, x, w, NULL, niti_cuda_bias_prepare(cuda, bias, x, w), c, false, relu, rq);
 }
 
 static void backward(NitiCuda *cuda, NitiTensor *dx, const NitiTensor *dy, const NitiTensor *w, const NitiTensor *mask,

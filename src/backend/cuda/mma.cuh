@@ -74,6 +74,7 @@ struct NitiMmaVariant {
   NitiMmaKernel kernel;
   NitiMmaPhasedKernel phased;                 /* the same for several passes; NULL: none */
   int rows, columns, threads, shared, blocks; /* of one multiprocessor */
+  bool centres;                               /* takes rq.means */
 };
 NitiMmaVariant niti_mma_tiled(int oc, bool gather, int columns); /* mma_tiled.cu; columns: of a tile, 0: by oc */
 bool niti_mma_tiles(int oc, int columns);                        /* whether there are such tiles for these channels */

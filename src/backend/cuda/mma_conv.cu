@@ -351,11 +351,11 @@ static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const N
   }
 }
 
-static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiCudaBias *bias,
                     const int8_t *packed, const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
   int64_t time;
   if (runs_first(cuda, s, way)) {
-    niti_mma_first(cuda, y, x, w, bias, s, relu, rq);
+    niti_mma_first(cuda, y, x, w, niti_cuda_bias_prepare(cuda, bias, x, w), s, relu, rq);
     return;
   }
   if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
@@ -365,15 +365,19 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
   p.out = y->data;
   p.blocked = blocked_of(y, s);
   p.rq = niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu);
-  p.rq.bias = bias;
   niti_cuda_blocked_set(cuda, y, p.blocked != NULL);
   if (way == BOX_WAY) {
     measure(&p);
+    p.rq.bias = niti_cuda_bias_prepare(cuda, bias, x, w);
     niti_mma_box(cuda, &p, NULL, 1, s, w->shape.n);
     return;
   }
   const NitiMmaVariant v = complete(&p, cuda, way);
   if (gathers(&p)) (void)take(&p, packed);
+  if (bias->of && bias->centred && v.centres)
+    p.rq.means = (const int64_t *)(const void *)bias->of->data;
+  else
+    p.rq.bias = niti_cuda_bias_prepare(cuda, bias, x, w);
   run_alone(cuda, &p, &v);
 }
 

@@ -3,6 +3,7 @@
  * its operands as 16-byte runs straight into the instruction's registers. */
 #include "backend/cuda/meet.cuh"
 #include "backend/cuda/mma.cuh"
+#include "base/norm.h"
 
 enum { WARPS = 8, THREADS = WARPS * 32, SIDE = 16 };
 static_assert(THREADS == SIDE * SIDE, "a thread finishes one accumulator");
@@ -45,6 +46,11 @@ static __device__ inline int multiply(const NitiMmaPass &p, uint32_t first, int 
   return sum;
 }
 
+static __device__ inline int bias_of(const NitiMmaPass &p, int column) {
+  if (p.rq.means) return niti_norm_centre(p.rq.means[column], *p.rq.e_a + *p.rq.e_b);
+  return p.rq.bias ? p.rq.bias[column] : 0;
+}
+
 static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__ NitiMmaPass p, const bool second) {
   niti_kernel_begin();
   __shared__ int sums[WARPS][SIDE][SIDE];
@@ -57,8 +63,8 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
     const uint32_t seen = niti_mma_seen(p);
     const int column = across + (int)threadIdx.x % SIDE;
     const NitiMmaPlace place = niti_mma_place(p, first, threadIdx.x / SIDE);
-    const bool biased = p.rq.bias && column < p.oc && place.image < p.n; /* what is beyond stays 0, which no range sees */
-    const int acc = multiply(p, first, across, sums) + (biased ? p.rq.bias[column] : 0);
+    const bool inside = column < p.oc && place.image < p.n; /* what is beyond stays 0, which no range sees */
+    const int bias = inside ? bias_of(p, column) : 0, acc = multiply(p, first, across, sums) + bias;
     if (p.meets)
       shift = niti_meet_all(p.rq, (uint32_t)abs(acc));
     else if (!second)
@@ -83,4 +89,4 @@ static __global__ void __launch_bounds__(THREADS) narrow(const __grid_constant__
   }
 }
 
-NitiMmaVariant niti_mma_narrow(void) { return NitiMmaVariant{narrow, NULL, SIDE, SIDE, THREADS, 0, 4}; }
+NitiMmaVariant niti_mma_narrow(void) { return NitiMmaVariant{narrow, NULL, SIDE, SIDE, THREADS, 0, 4, true}; }

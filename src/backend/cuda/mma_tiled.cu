@@ -250,7 +250,8 @@ static NitiMmaVariant variant() {
                         columns,
                         NITI_MMA_THREADS,
                         stages > scratch ? stages : scratch,
-                        BLOCKS};
+                        BLOCKS,
+                        false};
 }
 
 /* A thread's columns are all inside the tensor or all outside it, except in the narrowest tiles. */

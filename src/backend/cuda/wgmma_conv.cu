@@ -331,10 +331,13 @@ static NitiRequantiseArgs leaning(NitiRequantiseArgs rq) {
   return rq;
 }
 
-static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
+static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiCudaBias *bias,
                     const int8_t *packed, const NitiConv *c, bool relu, const NitiRequantise *rq, int way) {
   NitiRequantiseArgs requantise = leaning(niti_requantise_args(cuda, rq, y->exponent, x->exponent, w->exponent, 0, relu));
-  requantise.bias = bias;
+  if (bias->of && bias->centred)
+    requantise.means = (const int64_t *)(const void *)bias->of->data;
+  else
+    requantise.bias = niti_cuda_bias_prepare(cuda, bias, x, w);
   run(cuda, y, x, packed, NULL, forward_window(c), requantise, way == STREAMED);
 }
 

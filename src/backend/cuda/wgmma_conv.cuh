@@ -17,6 +17,7 @@
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/meet.cuh"
 #include "backend/cuda/wgmma.h"
+#include "base/norm.h"
 
 enum {
   BN = NITI_WGMMA_CHANNELS,
@@ -139,9 +140,12 @@ constexpr uint32_t CONV_LAYOUT = niti_descriptor_layout(NITI_SWIZZLE_64, 8 * CHU
 /* All consumers that work call it, after the kernels before have ended. */
 template <int COLUMNS>
 __device__ inline void conv_bias_fetch(ConvShared *shared, const ConvTiling &t, const NitiRequantiseArgs &rq,
-                                       const ConvWork &work) {
-  if (!rq.bias) return;
-  if (threadIdx.x < COLUMNS) shared->bias[threadIdx.x] = rq.bias[work.k0 + (int)threadIdx.x];
+                                       const ConvWork &work, int channels) {
+  if (!rq.bias && !rq.means) return;
+  const int k = work.k0 + (int)threadIdx.x;
+  if (threadIdx.x < COLUMNS && rq.bias) shared->bias[threadIdx.x] = rq.bias[k];
+  if (threadIdx.x < COLUMNS && rq.means)
+    shared->bias[threadIdx.x] = k < channels ? niti_norm_centre(rq.means[k], *rq.e_a + *rq.e_b) : 0;
   niti_barrier_some(1 + PAIRS, (uint32_t)t.pairs * PAIR_WARPS * 32);
 }
 
@@ -251,7 +255,7 @@ template <NitiFinish FINISH, int N>
 __device__ inline void conv_finish(int (&acc)[N], const ConvTiling &t, const NitiOutput &d, const NitiRequantiseArgs &rq,
                                    ConvRange &range, const NitiSpot &spot, uint2 mask, int tile, bool second,
                                    ConvShared *shared) {
-  if (rq.bias) niti_add_bias(acc, shared->bias + (d.k - spot.channels) % BN);
+  if (rq.bias || rq.means) niti_add_bias(acc, shared->bias + (d.k - spot.channels) % BN);
   const bool clips = second || conv_range_tile(range, t, rq, niti_largest_of(acc, spot), tile, shared);
   if (FINISH == NITI_FINISH_LOOSE || FINISH == NITI_FINISH_LOOSE_BYTE || FINISH == NITI_FINISH_LOOSE_ANY)
     niti_finish_loose<FINISH>(acc, d, rq, range.shift, spot);

@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
   } else if (warp < t.pairs * PAIR_WARPS) {
     niti_registers_raise<REGISTERS>();
-    conv_bias_fetch<COLUMNS>(shared, t, rq, work);
+    conv_bias_fetch<COLUMNS>(shared, t, rq, work, d.k);
     const int pair = warp / PAIR_WARPS, block = warp / 4 % BLOCKS;
     const bool leader = (threadIdx.x & 31) == 0;
     const uint32_t block_stride = (uint32_t)(t.across ? 64 : t.box_w * t.box_n) * CHUNK;
