@@ -164,10 +164,10 @@ static NitiShiftCounts cuda_shift_counts(NitiBackend *backend) {
 
 static void cuda_begin_step(NitiBackend *backend, uint64_t seed, uint32_t step, const int64_t *scalars) {
   NitiCuda *cuda = niti_cuda(backend);
-  NitiClock clock = {.seed = seed, .step = step};
-  memcpy(clock.scalars, scalars, sizeof clock.scalars);
+  cuda->now = (NitiClock){.seed = seed, .step = step};
+  memcpy(cuda->now.scalars, scalars, sizeof cuda->now.scalars);
+  cuda->late = true;
   use_device(cuda);
-  niti_cuda_set_clock(cuda, clock);
 }
 
 /* ---- whose kernels may wait for all their blocks (meet.cuh): the first open backend's of the process on each device ---- */

@@ -100,6 +100,8 @@ typedef struct NitiCuda {
   cudaStream_t stream;
   NitiCudaBeside beside;
   NitiClock *clock;   /* device */
+  NitiClock now;      /* what belongs there */
+  bool late;          /* it is not there yet: it goes with the first upload, or else before the first launch */
   NitiRange *range;   /* device */
   uint8_t *workspace; /* device; what was reserved */
   size_t workspace_bytes;
@@ -135,7 +137,7 @@ void niti_staging_upload(NitiCuda *, void *to, const void *host, size_t bytes);
 /* Few bytes out of pinned memory, by a kernel: it starts sooner than a copy engine. */
 void niti_cuda_upload_small(NitiCuda *, void *to, const void *pinned, size_t bytes);
 void niti_cuda_mark(NitiBackend *, int64_t *at);
-void niti_cuda_set_clock(NitiCuda *, NitiClock clock);
+void niti_cuda_set_clock(NitiCuda *); /* where it is late; every launch calls it */
 /* Whether the code that the device runs was made for capability 9.0 or later, so that its kernels wait for those before. */
 bool niti_cuda_overlaps(void);
 

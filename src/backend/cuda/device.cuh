@@ -25,6 +25,7 @@
 template <typename... Parameters, typename... Arguments>
 static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                                size_t shared, unsigned cluster, const Arguments &...arguments) {
+  if (cuda->late) niti_cuda_set_clock(cuda);
   if (cuda->error != cudaSuccess) return; /* what a failed call should have left for it may be anything, addresses too */
   cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config = {};

@@ -130,6 +130,7 @@ NitiStatus niti_cuda_replay(NitiBackend *backend, void **recordings, const NitiR
   cudaEvent_t end = queue->ends[number % QUEUE];
   niti_cuda_note(cuda, niti_cuda_runtime.cudaSetDevice(cuda->device), "choosing the device");
   if (number >= QUEUE) niti_cuda_note(cuda, niti_cuda_runtime.cudaEventSynchronize(end), "a step");
+  niti_cuda_set_clock(cuda); /* no recording's affair */
   if (cuda->error != cudaSuccess) return niti_cuda_status(cuda);
   if (!*recordings && !(*recordings = calloc(1, sizeof(Recordings))))
     return niti_fail(NITI_ERROR_MEMORY, "out of memory for the CUDA backend");
