@@ -1,21 +1,18 @@
 /* Weight gradients run beside the rest of backward where the device can do both: nothing but the updates reads them. What they
- * read and write lasts until the first operation that reads them, so networks for which that would take much memory, whose
+ * read and write lasts until the next operation that reads gradients, so networks for which that would take much memory, whose
  * gradients fill a device anyway, run in order. */
 #include <stdlib.h>
 
 #include "backend/executable.h"
 
-static bool reads(const NitiOperation *o, int32_t tensor) {
-  for (int k = 0; k < NITI_OPERANDS_MAX; ++k) {
-    if (o->inputs[k] == tensor) return o->opcode != NITI_OP_NONE;
-  }
-  return false;
+static bool reads_gradients(const NitiOperation *o) {
+  return o->phase == NITI_PHASE_UPDATE || o->opcode == NITI_OP_ALL_SUM || o->opcode == NITI_OP_ALL_SUM_WAIT;
 }
 
-/* The first operation that reads what operation i writes, or the end of the program. */
+/* The first operation after i that reads gradients, whichever, or the end of the program: a run waits there for all. */
 static int32_t first_reader(const NitiProgram *p, int32_t i) {
   int32_t reader = i + 1;
-  while (reader < p->operation_count && !reads(&p->operations[reader], p->operations[i].outputs[0])) ++reader;
+  while (reader < p->operation_count && !reads_gradients(&p->operations[reader])) ++reader;
   return reader;
 }
 
@@ -30,14 +27,10 @@ NitiStatus niti_executable_find_ends(NitiExecutable *e) {
 
 /* ---- a run ---- */
 
-static bool reads_gradients(const NitiOperation *o) {
-  return o->phase == NITI_PHASE_UPDATE || o->opcode == NITI_OP_ALL_SUM || o->opcode == NITI_OP_ALL_SUM_WAIT;
-}
-
 void niti_beside_before(NitiBeside *b, const NitiExecutable *e, int32_t i) {
   const NitiKernels *k = e->backend->kernels;
   if (!e->ends) return;
-  if (b->until < i || (b->until < INT32_MAX && reads_gradients(&e->fused->operations[i]))) niti_beside_end(b, e);
+  if (b->until < i) niti_beside_end(b, e);
   if (!niti_executable_is_beside(e, i)) return;
   k->begin_aside(e->backend);
   b->aside = true;

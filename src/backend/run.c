@@ -225,8 +225,8 @@ static void enqueue(void *context) {
     if (r == 0 || !alone) niti_executable_pack(e, run->first, run->first, run->end);
     if (mark) e->backend->kernels->mark(e->backend, mark);
     for (int32_t i = run->first, done; i < run->end; i += done) {
+      if (!mark && !alone) niti_beside_before(&beside, e, i);
       if (i > run->first) niti_executable_pack(e, i, run->first, run->end);
-      if (!mark) niti_beside_before(&beside, e, i);
       done = run_step(e, i, mark ? i + 1 : run->end, run->bindings);
       niti_beside_after(&beside, e);
       if (mark) e->backend->kernels->mark(e->backend, mark + (i - run->first) + 1);

@@ -251,7 +251,7 @@ static void resnet18_takes_no_more_memory(void **state) {
                                              .loss = NITI_LOSS_SOFTMAX,
                                              .optimizer = &niti_optimizer_sgd}));
   print_message("%zu bytes\n", net->memory_bytes);
-  assert_in_range(net->memory_bytes, 1, 242211328);
+  assert_in_range(net->memory_bytes, 1, 249920000);
   niti_network_close(net);
   niti_description_close(d);
   close_sound(backend);

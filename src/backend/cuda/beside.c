@@ -29,6 +29,7 @@ void niti_cuda_begin_aside(NitiBackend *backend) {
   b->overlap = cuda->overlap;
   cuda->stream = b->side;
   cuda->overlap = false; /* a kernel here follows two */
+  b->pending = true;
 }
 
 void niti_cuda_end_aside(NitiBackend *backend) {
@@ -41,5 +42,9 @@ void niti_cuda_end_aside(NitiBackend *backend) {
 
 void niti_cuda_rejoin(NitiBackend *backend) {
   NitiCuda *cuda = niti_cuda(backend);
-  if (cuda->beside.recording) follow(cuda, cuda->stream, cuda->beside.side);
+  NitiCudaBeside *b = &cuda->beside;
+  if (!b->recording) return;
+  follow(cuda, cuda->stream, b->side);
+  b->pending = false;
+  b->joined = true;
 }

@@ -88,6 +88,8 @@ typedef struct NitiCudaBeside {
   cudaStream_t side, main; /* main: while `side` is in its place */
   cudaEvent_t reached;
   bool recording, overlap;
+  bool pending; /* something is enqueued in `side` that `stream` has not been made to follow */
+  bool joined;  /* what `stream` runs next follows both: not ahead of either */
 } NitiCudaBeside;
 
 typedef struct NitiCuda {

@@ -34,7 +34,7 @@ static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(
   config.dynamicSmemBytes = shared;
   config.stream = cuda->stream;
   config.attrs = attributes;
-  if (cuda->overlap) {
+  if (cuda->overlap && !cuda->beside.joined) {
     attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
@@ -55,6 +55,7 @@ static inline void niti_launch(NitiCuda *cuda, const char *name, void (*kernel)(
                                                  return error;
   };
   niti_cuda_note(cuda, launch(arguments...), name);
+  if (cuda->stream != cuda->beside.side) cuda->beside.joined = false;
 }
 
 /* In this order, so that at most one kernel waits beside the one that runs: more would hold multiprocessors unevenly, on which

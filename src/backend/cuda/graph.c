@@ -95,7 +95,7 @@ static void record(NitiCuda *cuda, Entry *entry, void (*enqueue)(void *), void *
   }
   cuda->beside.recording = true;
   enqueue(context);
-  cuda->beside.recording = false;
+  cuda->beside.recording = cuda->beside.pending = cuda->beside.joined = false;
   const cudaError_t enqueued = cuda->error, ended = niti_cuda_runtime.cudaStreamEndCapture(cuda->stream, &graph);
   if (enqueued == cudaSuccess && ended == cudaSuccess && !niti_cuda_has_sums(cuda) &&
       niti_cuda_runtime.cudaGraphInstantiate(&entry->exec, graph, 0) == cudaSuccess) {

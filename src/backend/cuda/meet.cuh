@@ -5,9 +5,10 @@
  * was right.
  *
  * Blocks run at once if they are no more than the multiprocessors hold of them, so that each has its place as soon as the kernels
- * before have ended: those after cannot start before all blocks run. Kernels beside them that end by themselves only delay them.
- * But two launches that both wait for blocks that have no room would wait for ever, so no other process (MPS) and no other
- * backend of this process may have such.
+ * before have ended: those after cannot start before all blocks run. Kernels beside them that end by themselves only delay them,
+ * if a block has a multiprocessor to itself: several of one could lie round a place that those leave, in which none fits. But two
+ * launches that both wait for blocks that have no room would wait for ever, so no other process (MPS) and no other backend of
+ * this process may have such.
  *
  * Meeting number `turn` has range->told[turn % NITI_MEETINGS]. The blocks clear the words of two meetings later, which nobody has
  * read since two meetings before. */
@@ -31,7 +32,7 @@ static inline bool niti_meeting_holds(NitiCuda *cuda, const void *kernel, unsign
   const unsigned most = niti_meeting_most(cuda);
   int each = 0;
   if (blocks <= most) return true;
-  if (most <= 1 || blocks > NITI_MEETING_MOST) return false;
+  if (most <= 1 || cuda->beside.pending || blocks > NITI_MEETING_MOST) return false;
   niti_cuda_note(cuda, niti_cuda_runtime.cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, (int)threads, shared),
                  "blocks of a multiprocessor");
   return blocks <= (unsigned)(each * cuda->multiprocessors);
