@@ -9,7 +9,7 @@
 #include "base/size.h"
 #include "program/bounds.h"
 
-enum { BESIDE_MOST = 32 << 20 /* bytes more for weight gradients beside the rest */ };
+enum { BESIDE_LEAST = 64 << 20 /* bytes more for weight gradients beside the rest, where half as much again is less */ };
 
 typedef struct Needs {
   size_t arena, kept, words, inputs, workspace;
@@ -288,19 +288,23 @@ static void forget_places(NitiExecutable *e) {
   e->temporaries = NULL;
 }
 
-/* Where the device can, and it takes little memory, with weight gradients beside the rest. */
+/* Where the device can, with weight gradients beside the rest: all of backward, or a few more gradients, as takes little memory.
+ */
 static NitiStatus place(NitiExecutable *e, bool plain) {
   NITI_TRY(place_in_order(e));
-  if (plain || !e->backend->kernels->begin_aside) return NITI_OK;
-  const size_t in_order = e->places.arena_bytes;
-  forget_places(e);
-  NITI_TRY(niti_executable_find_ends(e));
-  NITI_TRY(place_in_order(e));
-  if (e->places.arena_bytes <= in_order + BESIDE_MOST) return NITI_OK;
-  forget_places(e);
-  free(e->ends);
-  e->ends = NULL;
-  return place_in_order(e);
+  const size_t in_order = e->places.arena_bytes, more = in_order / 2 > BESIDE_LEAST ? in_order / 2 : BESIDE_LEAST;
+  for (int window = 0; !plain && e->backend->kernels->begin_aside; window += NITI_BESIDE_WINDOW) {
+    forget_places(e);
+    NITI_TRY(niti_executable_find_ends(e, window));
+    NITI_TRY(place_in_order(e));
+    if (e->places.arena_bytes <= in_order + more) return NITI_OK;
+    if (window == 0) continue;
+    forget_places(e);
+    free(e->ends);
+    e->ends = NULL;
+    return place_in_order(e);
+  }
+  return NITI_OK;
 }
 
 /* Does everything that needs no backend memory. */

@@ -71,13 +71,19 @@ static inline uint8_t *niti_executable_arena(const NitiExecutable *e) {
 
 /* ---- beside.c ---- */
 
-/* Sets e->ends. NITI_ERROR_MEMORY: out of memory. */
-NitiStatus niti_executable_find_ends(NitiExecutable *e);
+/* Sets e->ends; window: at the latest so many gradients later, if not 0. NITI_ERROR_MEMORY: out of memory. */
+NitiStatus niti_executable_find_ends(NitiExecutable *e, int window);
 static inline bool niti_executable_is_beside(const NitiExecutable *e, int32_t i) { return e->ends && e->ends[i] > i; }
 
-/* A run's work that is beside what is being enqueued. */
+/* Stretches that may run beside operations up to `end`. */
+typedef struct NitiWaiting {
+  int32_t end, stretches;
+} NitiWaiting;
+
+/* A run's work that is beside what is being enqueued, in the order in which it began. */
 typedef struct NitiBeside {
-  int32_t until; /* the last operation before which it need not have ended; INT32_MAX: there is none */
+  NitiWaiting waiting[NITI_BESIDE_WINDOW + 1];
+  int32_t count;
   bool aside;
 } NitiBeside;
 

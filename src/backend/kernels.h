@@ -102,6 +102,8 @@ static inline size_t niti_mixed_in(const NitiBackend *b, size_t i, size_t own) {
   return i + 1 < own || b->together.ahead ? i + 1 : 0;
 }
 
+enum { NITI_BESIDE_WINDOW = 2 /* gradients that one may run beside, where memory is short */ };
+
 /* What a recorded range depends on besides the contents of backend memory. */
 typedef struct NitiRecordingKey {
   int32_t first, end, batch, repeat;
@@ -123,10 +125,11 @@ typedef struct NitiKernels {
   NitiStatus (*replay)(NitiBackend *, void **recordings, const NitiRecordingKey *, void (*enqueue)(void *), void *context);
   void (*close_recordings)(NitiBackend *, void *recordings);
   /* What is enqueued between the first two may run beside what is enqueued after them, until `rejoin`; what was enqueued before
-   * has ended for both. Several such stretches run one after the other. NULL, all three: everything runs in order. */
+   * has ended for both. Several such stretches run one after the other. rest: stretches, the last, that may go on; any number
+   * but 0 is at most NITI_BESIDE_WINDOW. NULL, all three: everything runs in order. */
   void (*begin_aside)(NitiBackend *);
   void (*end_aside)(NitiBackend *);
-  void (*rejoin)(NitiBackend *);
+  void (*rejoin)(NitiBackend *, int32_t rest);
 
   /* ---- memory ---- */
   /* Bytes of an s8 activation or delta with the layouts for these uses behind its elements. NULL: its elements. */

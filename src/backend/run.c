@@ -220,7 +220,7 @@ static void enqueue(void *context) {
   NitiExecutable *e = run->executable;
   int64_t *mark = run->bindings->marks;
   const bool alone = run->end == run->first + 1; /* nothing else takes the memory of its packed weights */
-  NitiBeside beside = {.until = INT32_MAX};
+  NitiBeside beside = {.count = 0};
   for (int32_t r = 0; r < run->bindings->repeat || r == 0; ++r) {
     if (r == 0 || !alone) niti_executable_pack(e, run->first, run->first, run->end);
     if (mark) e->backend->kernels->mark(e->backend, mark);

@@ -366,8 +366,8 @@ static void what_runs_beside_is_left_alone(void **state) {
     const char *model;
     int32_t batch;
     bool beside;
-  } cases[] = {{"lenet5", 64, true},     {"conv3-bn", 64, true},      {"ds-cnn", 64, true},     {"resnet20", 64, true},
-               {"resnet18", 128, false}, {"vgg-small-7", 256, false}, {"mobilenet-v2", 8, true}};
+  } cases[] = {{"lenet5", 64, true},    {"conv3-bn", 64, true},      {"ds-cnn", 64, true}, {"resnet20", 64, true},
+               {"resnet18", 128, true}, {"vgg-small-7", 256, false}, {"vgg16", 256, true}, {"mobilenet-v2", 8, true}};
   NitiBackend *backend = open_cuda("wgmma");
   (void)state;
   for (size_t i = 0; i < sizeof cases / sizeof *cases + 60; ++i) {

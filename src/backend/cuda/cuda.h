@@ -85,8 +85,9 @@ typedef struct NitiPacks NitiPacks; /* host: weights that are to be packed (pack
 
 /* A stream beside the one of all work, for recordings (beside.c). */
 typedef struct NitiCudaBeside {
-  cudaStream_t side, main; /* main: while `side` is in its place */
-  cudaEvent_t reached;
+  cudaStream_t side, main;                            /* main: while `side` is in its place */
+  cudaEvent_t reached, ended[NITI_BESIDE_WINDOW + 1]; /* by `stream`; by the last stretches in `side` */
+  int32_t stretches;                                  /* ended so far */
   bool recording, overlap;
   bool pending; /* something is enqueued in `side` that `stream` has not been made to follow */
   bool joined;  /* what `stream` runs next follows both: not ahead of either */
@@ -154,7 +155,7 @@ NitiStatus niti_cuda_beside_open(NitiCuda *);
 void niti_cuda_beside_close(NitiCuda *);
 void niti_cuda_begin_aside(NitiBackend *); /* backend/kernels.h */
 void niti_cuda_end_aside(NitiBackend *);
-void niti_cuda_rejoin(NitiBackend *);
+void niti_cuda_rejoin(NitiBackend *, int32_t rest);
 
 /* ---- ranks (together.c) ---- */
 void niti_cuda_link_name(NitiBackend *, char name[NITI_LINK_NAME_MAX]);

@@ -109,6 +109,19 @@ static __device__ inline void exchange(uint32_t words[4]) {
   }
 }
 
+/* Words of the mask at four of a thread's outputs, from the first-th on, row by row; 0 where there is no output. */
+template <int MODE>
+static __device__ inline void load_masks(uint32_t masks[4], const Depthwise &d, const Spot &s, int first) {
+  enum { BACKWARD = MODE == TURNED || MODE == UP };
+  if (!d.mask) return;
+#pragma unroll
+  for (int i = 0; i < 4 && BACKWARD; ++i) {
+    const int y = s.y + (first + i) / Plan<MODE>::OUT, x = s.x + (first + i) % Plan<MODE>::OUT;
+    const bool there = y < d.out_h && x < d.out_w;
+    masks[i] = there ? __ldg((const uint32_t *)(d.mask + (((s.n * d.out_h + y) * d.out_w + x) * d.channels + s.channel))) : 0;
+  }
+}
+
 /* The random bytes of four of a thread's outputs, from the first-th on, row by row. */
 template <int MODE, int ROUNDING>
 static __device__ inline void draw(uint32_t random[4], const Depthwise &d, const NitiRequantiseArgs &a, const Spot &s,
@@ -124,10 +137,10 @@ static __device__ inline void draw(uint32_t random[4], const Depthwise &d, const
 /* by: bits to the left, or with DOWNWARDS to the right, from an accumulator to 16 fraction bits. */
 template <int ROUNDING, bool DOWNWARDS>
 static __device__ inline void finish(const Depthwise &d, const NitiRequantiseArgs &a, int acc[4], uint32_t by, uint32_t random,
-                                     uint32_t lowered, int64_t at) {
+                                     uint32_t mask, uint32_t lowered, int64_t at) {
   uint32_t word = DOWNWARDS ? niti_wide_requantise_down<ROUNDING>(acc, by, random, niti_wide_least(a))
                             : niti_wide_requantise<ROUNDING>(acc, by, random, niti_wide_least(a));
-  if (d.mask) word &= niti_passing_bytes(__ldg((const uint32_t *)(d.mask + at)), lowered);
+  if (d.mask) word &= niti_passing_bytes(mask, lowered);
   *(uint32_t *)(d.out + at) = word;
 }
 
@@ -146,7 +159,7 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
   const int x0 = s.x * Plan<MODE>::DOWN_BY / Plan<MODE>::UP_BY + d.origin_x;
   const int8_t *in = d.in + (((s.n * d.in_h + y0) * d.in_w + x0) * d.channels + s.channel);
   const int64_t pitch = (int64_t)d.in_w * d.channels;
-  uint32_t weights[TAPS][OUT][4], rows[AHEAD + 1][PIXELS], random[4] = {0, 0, 0, 0};
+  uint32_t weights[TAPS][OUT][4], rows[AHEAD + 1][PIXELS], random[4] = {0, 0, 0, 0}, masks[4] = {0, 0, 0, 0};
   int acc[ROWS][OUT][4];
   bool inside[PIXELS];
   const int4 four = start_of<BIAS>(a, s);
@@ -176,10 +189,13 @@ static __device__ inline void walk(const Depthwise &d, const NitiRequantiseArgs 
 #pragma unroll
         for (int k = 0; k < 4; ++k) acc[r][j][k] = __dp4a((int)x[k], (int)weights[tap][j][k], first ? start[k] : acc[r][j][k]);
         if (!last) continue;
-        if ((r * OUT + j) % 4 == 0) draw<MODE, ROUNDING>(random, d, a, s, r * OUT + j);
+        if ((r * OUT + j) % 4 == 0) {
+          load_masks<MODE>(masks, d, s, r * OUT + j); /* on their way while random bytes are drawn */
+          draw<MODE, ROUNDING>(random, d, a, s, r * OUT + j);
+        }
         if (s.y + r >= d.out_h || s.x + j >= d.out_w) continue;
         niti_extremes_add(e, acc[r][j]);
-        finish<ROUNDING, DOWNWARDS>(d, a, acc[r][j], by, random[(r * OUT + j) % 4], lowered,
+        finish<ROUNDING, DOWNWARDS>(d, a, acc[r][j], by, random[(r * OUT + j) % 4], masks[(r * OUT + j) % 4], lowered,
                                     ((s.n * d.out_h + s.y + r) * d.out_w + s.x + j) * d.channels + s.channel);
       }
     }

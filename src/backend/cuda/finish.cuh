@@ -244,20 +244,25 @@ __device__ inline void niti_store_loose(int8_t *to, const uint32_t (&words)[4], 
 
 /* Four elements of a row from `index` on. */
 template <NitiFinish FINISH>
-__device__ inline uint32_t niti_round_loose(const int (&a)[4], const NitiRequantiseArgs &rq, int shift, int half,
-                                            const NitiByteRounding &byte, uint32_t random, size_t index) {
-  int m[4];
+__device__ inline uint32_t niti_round_loose(const int (&a)[4], const NitiRequantiseArgs &rq, int shift, int half, uint32_t random,
+                                            size_t index) {
+  int m[4] = {a[0], a[1], a[2], a[3]};
+  const uint32_t least = rq.relu ? 0 : 0x10001u * ((uint32_t)-NITI_MANTISSA_MAX & 0xffffu);
+  uint32_t word;
+  if (FINISH == NITI_FINISH_LOOSE_BYTE) {
+    word = niti_wide_requantise<NITI_WIDE_BYTE>(m, niti_wide_up(shift), random, least);
+  } else {
 #pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    if (FINISH == NITI_FINISH_LOOSE_BYTE)
-      m[e] = niti_byte_round(a[e], byte, random >> (8 * e) & 255);
-    else if (FINISH == NITI_FINISH_LOOSE) /* ties away from zero */
-      m[e] = (a[e] + half - (int)niti_shift_right((uint32_t)a[e], shift > 0 ? 31 : 32)) >> shift;
-    else
-      m[e] = niti_requantise_one(rq, a[e], shift, index + (size_t)e);
+    for (int e = 0; e < 4; ++e) {
+      if (FINISH == NITI_FINISH_LOOSE) /* ties away from zero */
+        m[e] = (a[e] + half - (int)niti_shift_right((uint32_t)a[e], shift > 0 ? 31 : 32)) >> shift;
+      else
+        m[e] = niti_requantise_one(rq, a[e], shift, index + (size_t)e);
+    }
+    word = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
+    if (rq.relu) word &= ~niti_spread_signs(word);
   }
-  const uint32_t word = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
-  return rq.relu ? word & ~niti_spread_signs(word) : word;
+  return word;
 }
 
 /* The blocked layout, as niti_finish_block writes it; word: of a thread's two runs and two rows. */
@@ -281,12 +286,15 @@ __device__ inline void niti_block_loose(const uint32_t (&word)[2][2][4], const N
 /* Rounds and stores a thread's accumulators; whole warps call it. Every way to round has a kernel of its own: with all of them in
  * one its instructions would not fit the cache. */
 template <NitiFinish FINISH, int N>
-__device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
+__device__ inline void niti_finish_loose(int (&acc)[N], const NitiOutput &d, const NitiRequantiseArgs &rq, int shift,
                                          const NitiSpot &s) {
   const int half = shift > 0 ? 1 << (shift - 1) : 0;
-  const NitiByteRounding byte = niti_byte_rounding(shift);
   NitiDraw draw = {0, 0, 0, 0};
   if (FINISH == NITI_FINISH_LOOSE_BYTE) draw = NitiDraw{rq.clock->seed, rq.purpose, rq.clock->step, rq.layer};
+  if (FINISH == NITI_FINISH_LOOSE_BYTE && shift > 16) { /* rarely, so that it is no part of what follows */
+#pragma unroll
+    for (int k = 0; k < N; ++k) acc[k] = niti_wide_down(acc[k], (uint32_t)shift - 16);
+  }
   const uint32_t lowered = niti_lowered(rq.limit, rq.e_limit);
   uint32_t word[2][2][4] = {};
 #pragma unroll
@@ -302,7 +310,7 @@ __device__ inline void niti_finish_loose(const int (&acc)[N], const NitiOutput &
       for (int v = 0; v < 4; ++v) {
         const int a = 4 * (8 * run + 2 * v) + 2 * i; /* of four neighbours, which two products of columns share */
         const int four[4] = {acc[a], acc[a + 1], acc[a + 4], acc[a + 5]};
-        word[run][i][v] = niti_round_loose<FINISH>(four, rq, shift, half, byte, random[v], at + 4 * v);
+        word[run][i][v] = niti_round_loose<FINISH>(four, rq, shift, half, random[v], at + 4 * v);
       }
       if (d.loose) {
         uint32_t mask[4];

@@ -237,7 +237,7 @@ static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const T
     for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = settled[i / (NI * 4)][i / 4 % NI][i % 4];
     shift = 1;
   }
-  niti_mma_store<MI, NI>(p, acc, mask, spots, column, shift);
+  niti_mma_store<MI, NI, true>(p, acc, mask, spots, column, shift);
   return largest;
 }
 

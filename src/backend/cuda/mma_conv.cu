@@ -16,7 +16,7 @@ enum {
   SMALL_OUTPUT = 100,     /* and of each of its outputs */
   BACKWARD_PERCENT = 150, /* of what the models of tiles and boxes say, backward, */
   PHASES_PERCENT = 300,   /* and through strides, as measured on an H200 */
-  BOX_LOOSE = 25000000,   /* picoseconds of other ways, from which on boxes store any channels */
+  BOX_LOOSE = 20000000,   /* picoseconds of other ways, from which on boxes store any channels */
   BOX_MOST = 80,          /* percent of other ways' expected time, below which boxes take their place */
 };
 

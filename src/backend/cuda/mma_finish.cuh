@@ -15,18 +15,19 @@ __device__ __host__ constexpr int niti_mma_column(int row) {
   return row / (NI * 8) * (NI * 8) + (row & 7) / 2 * (2 * NI) + row % (NI * 8) / 8 * 2 + (row & 1);
 }
 
-/* The four words of 16-byte runs 0 .. 3, one word per thread, to one run per thread. Threads j = lane / 8 % 4 of equal lane % 8
- * exchange: in, run[i] is word j of run i; out, run[i] is word i of run j. */
+/* The four words of 16-byte runs 0 .. 3, one word per thread, to one run per thread. Threads j = lane / STEP % 4 that are equal
+ * otherwise exchange: in, run[i] is word j of run i; out, run[i] is word i of run j. */
+template <int STEP>
 __device__ inline void niti_mma_exchange(uint32_t (&run)[4]) {
-  const bool upper = threadIdx.x & 16, odd = threadIdx.x & 8;
+  const bool upper = threadIdx.x & (2 * STEP), odd = threadIdx.x & STEP;
   const uint32_t keep0 = upper ? run[2] : run[0], keep1 = upper ? run[3] : run[1];
-  const uint32_t got0 = __shfl_xor_sync(0xffffffffu, upper ? run[0] : run[2], 16);
-  const uint32_t got1 = __shfl_xor_sync(0xffffffffu, upper ? run[1] : run[3], 16);
+  const uint32_t got0 = __shfl_xor_sync(0xffffffffu, upper ? run[0] : run[2], 2 * STEP);
+  const uint32_t got1 = __shfl_xor_sync(0xffffffffu, upper ? run[1] : run[3], 2 * STEP);
   const uint32_t low0 = upper ? got0 : keep0, high0 = upper ? keep0 : got0; /* of the even run of two: words with j < 2, others */
   const uint32_t low1 = upper ? got1 : keep1, high1 = upper ? keep1 : got1;
   const uint32_t low = odd ? low1 : low0, high = odd ? high1 : high0;
-  const uint32_t got_low = __shfl_xor_sync(0xffffffffu, odd ? low0 : low1, 8);
-  const uint32_t got_high = __shfl_xor_sync(0xffffffffu, odd ? high0 : high1, 8);
+  const uint32_t got_low = __shfl_xor_sync(0xffffffffu, odd ? low0 : low1, STEP);
+  const uint32_t got_high = __shfl_xor_sync(0xffffffffu, odd ? high0 : high1, STEP);
   run[0] = odd ? got_low : low;
   run[1] = odd ? low : got_low;
   run[2] = odd ? got_high : high;
@@ -61,7 +62,7 @@ __device__ inline void niti_mma_blocked(int8_t *at, const uint32_t (&words)[2][N
     uint32_t four[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) four[i] = run[(NI == 8 ? 2 * i + b : i) % NI];
-    niti_mma_exchange(four);
+    niti_mma_exchange<8>(four);
     const int c = column + (NI == 8 ? 4 * (int)j + 2 * b : 2 * (int)j) + (int)odd;
     if (c < columns) *(uint4 *)(at + (size_t)c * NITI_BLOCK_IMAGES) = make_uint4(four[0], four[1], four[2], four[3]);
   }
@@ -160,28 +161,68 @@ __device__ inline void niti_mma_words(uint32_t (&words)[2][NI / 2], const int (&
   }
 }
 
-/* Whether niti_mma_byte_words rounds: a thread's columns then share one block of random words. */
+/* Whether niti_mma_byte_words rounds: a thread's columns then share one block of random words, and 32 bits hold what is rounded.
+ */
 template <int NI>
 __device__ inline bool niti_mma_by_bytes(const NitiMmaPass &p) {
-  return p.rq.mode == NITI_STOCHASTIC_BYTE && (NI > 2 || p.oc % 4 == 0);
+  return p.rq.mode == NITI_STOCHASTIC_BYTE && p.rq.clip <= NITI_WIDE_CLIP && (NI > 2 || p.oc % 4 == 0);
 }
 
-/* The thread's columns of row h of 16 rows' accumulators (0: lane / 4, 1: eight later). index: of the row's first column in the
- * whole batch's output, a multiple of 2 NI. */
+/* Rows of which the threads that share a block of random words draw one each. Where they do not, code is shorter, and so takes
+ * less time with little work. */
+template <int NI, bool SHARES>
+__device__ constexpr int niti_mma_drawn() {
+  return SHARES ? 8 / NI : 1;
+}
+
+/* The random words of a thread's columns in each of those rows; index: of the first column in the whole batch's output, a
+ * multiple of 2 NI. Whole warps call it. */
+template <int NI, int ROWS>
+__device__ inline void niti_mma_random(uint32_t (&random)[ROWS][NI / 2], const NitiMmaPass &p, const NitiDraw &draw,
+                                       const uint64_t (&index)[ROWS]) {
+  const int q = threadIdx.x & (ROWS - 1);
+  if (ROWS == 1 || p.oc % 16 != 0) {
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+      const NitiWords drawn = niti_draw_block(&draw, (uint32_t)(index[r] >> 4));
+      const bool upper = NI < 8 && (index[r] & 8), odd = NI < 4 && (index[r] & 4);
+#pragma unroll
+      for (int w = 0; w < NI / 2; ++w) {
+        const uint32_t even_word = NI == 8 ? drawn.word[w] : upper ? drawn.word[2 + w % 2] : drawn.word[w % 2];
+        random[r][w] = odd ? (upper ? drawn.word[3] : drawn.word[1]) : even_word;
+      }
+    }
+    return;
+  }
+  uint64_t own = index[0];
+#pragma unroll
+  for (int r = 1; r < ROWS; ++r) own = q == r ? index[r] : own;
+  const NitiWords drawn = niti_draw_block(&draw, (uint32_t)(own >> 4));
+  if (ROWS == 2) {
+    const bool odd = q & 1;
+#pragma unroll
+    for (int w = 0; w < NI / 2; ++w) {
+      const uint32_t low = drawn.word[w % 4], high = drawn.word[(w + 2) % 4];
+      const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1), kept = odd ? high : low;
+      random[0][w] = odd ? got : kept;
+      random[1 % ROWS][w] = odd ? kept : got;
+    }
+  } else {
+    uint32_t words[4] = {drawn.word[0], drawn.word[1], drawn.word[2], drawn.word[3]};
+    niti_mma_exchange<1>(words);
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) random[r][0] = words[r];
+  }
+}
+
+/* The thread's columns of row h of 16 rows' accumulators (0: lane / 4, 1: eight later). least: twice as 16 bits. */
 template <int NI>
-__device__ inline void niti_mma_byte_words(uint32_t (&words)[NI / 2], const int (&acc)[NI][4], int h, const NitiByteRounding &b,
-                                           const NitiDraw &draw, uint64_t index, bool relu) {
-  const NitiWords drawn = niti_draw_block(&draw, (uint32_t)(index >> 4));
-  const bool upper = NI < 8 && (index & 8), odd = NI < 4 && (index & 4);
+__device__ inline void niti_mma_byte_words(uint32_t (&words)[NI / 2], const int (&acc)[NI][4], int h, uint32_t up,
+                                           const uint32_t (&random)[NI / 2], uint32_t least) {
 #pragma unroll
   for (int w = 0; w < NI / 2; ++w) {
-    const uint32_t even_word = NI == 8 ? drawn.word[w] : upper ? drawn.word[2 + w % 2] : drawn.word[w % 2];
-    const uint32_t word = odd ? (upper ? drawn.word[3] : drawn.word[1]) : even_word;
-    int m[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) m[e] = niti_byte_round(acc[2 * w + e / 2][2 * h + e % 2], b, word >> (8 * e) & 255);
-    words[w] = niti_clip4(niti_pack4(m[0], m[1], m[2], m[3]));
-    if (relu) words[w] &= ~niti_spread_signs(words[w]);
+    int four[4] = {acc[2 * w][2 * h], acc[2 * w][2 * h + 1], acc[2 * w + 1][2 * h], acc[2 * w + 1][2 * h + 1]};
+    words[w] = niti_wide_requantise<NITI_WIDE_BYTE>(four, up, random[w], least);
   }
 }
 
@@ -231,15 +272,22 @@ __device__ inline bool niti_mma_unsettled(const NitiMmaPass &p, int shift) {
   return !niti_mma_by_bytes<NI>(p) && (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT);
 }
 
-/* Rounds, masks and stores. */
-template <int MI, int NI, typename SPOTS>
-__device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI][NI][4], const uint32_t (&mask)[MI][2][NI / 2],
+/* Rounds, masks and stores. SHARES: niti_mma_drawn's. */
+template <int MI, int NI, bool SHARES, typename SPOTS>
+__device__ inline void niti_mma_store(const NitiMmaPass &p, int (&acc)[MI][NI][4], const uint32_t (&mask)[MI][2][NI / 2],
                                       const SPOTS &spots, int column, int shift) {
   const bool by_bytes = niti_mma_by_bytes<NI>(p);
   const uint32_t half = 1u << ((shift - 1) & 31);
-  const NitiByteRounding bytes = niti_byte_rounding(shift);
+  const uint32_t least = p.rq.relu ? 0 : 0x10001u * ((uint32_t)-NITI_MANTISSA_MAX & 0xffffu);
+  constexpr int DRAWN = niti_mma_drawn<NI, SHARES>();
+  uint32_t random[DRAWN][NI / 2];
   NitiDraw draw = {0, p.rq.purpose, 0, p.rq.layer};
   if (by_bytes) draw.seed = p.rq.clock->seed, draw.time = p.rq.clock->step;
+  if (by_bytes && shift > 16) { /* rarely */
+#pragma unroll
+    for (int i = 0; i < MI * NI * 4; ++i)
+      acc[i / (NI * 4)][i / 4 % NI][i % 4] = niti_wide_down(acc[i / (NI * 4)][i / 4 % NI][i % 4], (uint32_t)shift - 16);
+  }
   const uint32_t lowered = niti_lowered(p.rq.limit, p.rq.e_limit);
 #pragma unroll
   for (int mi = 0; mi < MI; ++mi) {
@@ -247,9 +295,20 @@ __device__ inline void niti_mma_store(const NitiMmaPass &p, const int (&acc)[MI]
     const int64_t first_at = spot.image + spot.at, second_at = second.image + second.at;
     uint32_t words[2][NI / 2];
     if (by_bytes) {
-      const uint64_t index = p.rq.first + (uint64_t)column;
-      niti_mma_byte_words<NI>(words[0], acc[mi], 0, bytes, draw, index + (uint64_t)first_at, p.rq.relu);
-      niti_mma_byte_words<NI>(words[1], acc[mi], 1, bytes, draw, index + (uint64_t)second_at, p.rq.relu);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if ((2 * mi + h) % DRAWN == 0) {
+          uint64_t index[DRAWN];
+#pragma unroll
+          for (int r = 0; r < DRAWN; ++r) {
+            const NitiMmaSpot row = spots(2 * mi + h + r);
+            index[r] = p.rq.first + (uint64_t)(row.image + row.at + column);
+          }
+          niti_mma_random<NI, DRAWN>(random, p, draw, index);
+        }
+        niti_mma_byte_words<NI>(words[h], acc[mi], h, niti_wide_up(shift), random[h % DRAWN + (DRAWN == 4 ? mi % 2 * 2 : 0)],
+                                least);
+      }
     } else if (p.rq.relu) {
       niti_mma_words<true, NI>(words, acc[mi], half, shift);
     } else {

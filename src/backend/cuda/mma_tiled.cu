@@ -97,7 +97,7 @@ static __device__ __forceinline__ void finish(const NitiMmaPass &p, int (&acc)[M
   }
   uint32_t mask[MI][2][NI / 2];
   if (p.mask) niti_mma_load_mask<MI, NI>(p, mask, spots, column); /* all before their first use */
-  niti_mma_store<MI, NI>(p, acc, mask, spots, column, shift);
+  niti_mma_store<MI, NI, false>(p, acc, mask, spots, column, shift);
 }
 
 /* A tile of WARPS_M * MI * 16 rows and WARPS_N * NI * 8 columns; stages of RUN bytes. A row of a stage is in shared memory as

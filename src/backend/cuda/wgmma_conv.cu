@@ -6,11 +6,12 @@
 #include "base/window.h"
 
 enum {
-  TERMS_MAX = 100000,                                               /* of a sum: leaves room for rounding within int32 */
-  RESIDENT_BOXES = 3,                                               /* a block's, at least */
-  STREAMED_BOXES = 2,                                               /* a pair's */
-  FULL_LEAST = 60,                                                  /* percent of the chunks of input channels that are in use */
-  OUT_LEAST = 16,                                                   /* output channels */
+  TERMS_MAX = 100000,    /* of a sum: leaves room for rounding within int32 */
+  RESIDENT_BOXES = 3,    /* a block's, at least */
+  STREAMED_BOXES = 2,    /* a pair's */
+  FULL_LEAST = 60,       /* percent of the chunks of input channels that are in use */
+  OUT_LEAST = 16,        /* output channels */
+  LOOSE_ROUND = 5000000, /* picoseconds, backward to channels that are no multiple of 16, of each round but the first */
   BLOCKS_K_MAX = NITI_RANGE_MARKS / (CLUSTER * PAIRS * PAIR_WARPS), /* so that every block has its marks */
 };
 
@@ -172,6 +173,12 @@ static int64_t rounds_time(const ConvTiling &t, int multiprocessors) {
   return rounds_of(t, multiprocessors) * (rounding + work * t.pairs / PAIRS) / (t.k > BN / 2 ? 1 : 2);
 }
 
+/* What it takes more backward, where random bytes are drawn for runs that begin anywhere. */
+static int64_t loose_time(const ConvTiling &t, int multiprocessors) {
+  if (t.k % 16 == 0) return 0;
+  return (rounds_of(t, multiprocessors) - 1) * (int64_t)LOOSE_ROUND / (t.k > BN / 2 ? 1 : 2);
+}
+
 /* Of tiles four, two or one columns wide those that are expected to take the least time, the wider if two do: narrow ones leave
  * less of themselves outside small images, but copy more for each position. False: the shape is not served. */
 static bool make_tiling(ConvTiling *t, const ConvWindow &w, bool streamed, int multiprocessors) {
@@ -213,7 +220,7 @@ static unsigned blocks_at_once(NitiCuda *cuda, ConvKernel kernel, size_t shared)
 }
 
 static NitiFinish loose_finish(const NitiRequantiseArgs &rq) {
-  if (rq.mode == NITI_STOCHASTIC_BYTE) return NITI_FINISH_LOOSE_BYTE;
+  if (rq.mode == NITI_STOCHASTIC_BYTE && rq.clip <= NITI_WIDE_CLIP) return NITI_FINISH_LOOSE_BYTE;
   return rq.mode == NITI_NEAREST ? NITI_FINISH_LOOSE : NITI_FINISH_LOOSE_ANY;
 }
 
@@ -301,7 +308,8 @@ static int choose(const NitiCuda *cuda, const NitiConv *c, NitiDirection directi
   if (direction == NITI_GRADIENT)
     *picoseconds = niti_wgmma_gradient_time(c, cuda->multiprocessors);
   else if (window_of(&w, c, direction) && make_tiling(&t, w, false, cuda->multiprocessors))
-    *picoseconds = 7250000 + (int64_t)packed_bytes(w) * 131 / 100 + rounds_time(t, cuda->multiprocessors);
+    *picoseconds = 7250000 + (int64_t)packed_bytes(w) * 131 / 100 + rounds_time(t, cuda->multiprocessors) +
+                   (direction == NITI_BACKWARD ? loose_time(t, cuda->multiprocessors) : 0);
   return 0;
 }
 
