@@ -288,8 +288,7 @@ static void forget_places(NitiExecutable *e) {
   e->temporaries = NULL;
 }
 
-/* Where the device can, with weight gradients beside the rest: all of backward, or a few more gradients, as takes little memory.
- */
+/* Where the device can, with weight gradients beside all of backward or, if that takes too much memory, a few more gradients. */
 static NitiStatus place(NitiExecutable *e, bool plain) {
   NITI_TRY(place_in_order(e));
   const size_t in_order = e->places.arena_bytes, more = in_order / 2 > BESIDE_LEAST ? in_order / 2 : BESIDE_LEAST;
