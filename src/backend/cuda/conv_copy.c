@@ -1,7 +1,7 @@
 /* Convolutions of channels that no kernel takes well: which copies are made of their operands. */
 #include "backend/cuda/conv_copy.h"
 
-#include "backend/cuda/mma_first.h"
+#include "backend/cuda/mma_few.h"
 #include "backend/cuda/wgmma.h"
 
 typedef bool (*Serves)(const NitiConv *);
@@ -54,16 +54,25 @@ static NitiConv unfolded_of(const NitiConv *s) {
   return unfolded;
 }
 
-/* What mma.sync takes for few channels in picoseconds, as measured on an H200 beside the models of its other ways: about twice as
- * long where it gathers single bytes. */
-static int64_t few_channels_time(const NitiCuda *cuda, const NitiConv *s) {
+/* What the tiles of mma.sync take for few channels in picoseconds, as measured on an H200 beside the models of its other ways:
+ * about twice as long where they gather single bytes. */
+static int64_t tiles_time(const NitiCuda *cuda, const NitiConv *s) {
   NitiConv other = *s;
   int64_t time;
-  if (niti_mma_first_serves(s)) return niti_mma_first_time(s);
   other.c = 16;
   if (is_stacked(s)) other = stacked_of(s);
   (void)niti_cuda_conv_mma.choose(cuda, &other, NITI_FORWARD, &time);
   return is_stacked(s) || s->c > PAD_CHANNELS || time == INT64_MAX ? time : 2 * time;
+}
+
+/* Forward alone: whether mma_first.cu or mma_few.cu takes no longer, which need no copies. */
+static bool gathers_windows(const NitiCuda *cuda, const NitiConv *s) {
+  const int64_t time = niti_conv_grouped(s) ? INT64_MAX : niti_mma_windows_time(s, cuda->multiprocessors);
+  return time < INT64_MAX && time <= tiles_time(cuda, s);
+}
+
+static int64_t few_channels_time(const NitiCuda *cuda, const NitiConv *s) {
+  return gathers_windows(cuda, s) ? niti_mma_windows_time(s, cuda->multiprocessors) : tiles_time(cuda, s);
 }
 
 /* Forward alone: whether it may be unfolded, whatever the number of images. */
@@ -105,6 +114,7 @@ static NitiConv padded_of(const NitiConv *s, bool backward) {
 
 NitiCopied niti_conv_copied(const NitiCuda *cuda, const NitiConv *s, bool backward) {
   if (!backward && is_unfolded(cuda, s)) return (NitiCopied){NITI_COPY_UNFOLDED, unfolded_of(s)};
+  if (!backward && gathers_windows(cuda, s)) return (NitiCopied){NITI_COPY_NONE, *s};
   if (!backward && is_stacked(s)) return (NitiCopied){NITI_COPY_STACKED, stacked_of(s)};
   if (is_padded(cuda, s, backward)) return (NitiCopied){NITI_COPY_PADDED, padded_of(s, backward)};
   return (NitiCopied){NITI_COPY_NONE, *s};

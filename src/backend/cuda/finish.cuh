@@ -406,5 +406,29 @@ __device__ inline void niti_finish_block(int (&acc)[N], const NitiOutput &d, con
   }
 }
 
+/* Zeros in the place of what niti_finish_block and niti_finish_loose store; any number of channels. */
+template <int N>
+__device__ inline void niti_finish_zeros(const NitiOutput &d, const NitiSpot &s) {
+  const int q = threadIdx.x & 3, g = threadIdx.x >> 2 & 7;
+  const int left = s.channels + 16 * (q - (g >> 1)) - (d.k % 16 == 0 ? 0 : 2 * (g & 1) + (q & 1));
+  const uint32_t none[4] = {0, 0, 0, 0};
+#pragma unroll
+  for (int run = 0; run < N / 32; ++run) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      int8_t *to = d.y + s.at + (i ? s.down : 0) + NITI_FINISH_RUN * run;
+      const int channels = d.y && s.row[i] ? s.channels - NITI_FINISH_RUN * run : 0;
+      if (d.k % 16 == 0)
+        niti_store_if(channels > 0, to, make_uint4(0, 0, 0, 0));
+      else
+        niti_store_loose(to, none, channels, d.k);
+    }
+#pragma unroll
+    for (int v = 0; v < 4 && d.blocked; ++v)
+      niti_store_if(s.pixel && left > NITI_FINISH_RUN * run + (d.k % 16 == 0 ? 0 : 4 * v),
+                    d.blocked + s.blocked + (NITI_FINISH_RUN * run + 4 * v) * 16, make_uint2(0, 0));
+  }
+}
+
 #endif
 #endif

@@ -6,7 +6,7 @@
  * warp takes a few pixels at a time; the 16 rows of a product are the images of a pixel, so a tap is an offset in the box. Images
  * in the box are an odd number of 16-byte chunks apart, as are rows of weights: eight of either fill all banks once. */
 #include "backend/cuda/mma_box.h"
-#include "backend/cuda/mma_finish.cuh"
+#include "backend/cuda/mma_pixels.cuh"
 
 enum {
   WARPS = 8,
@@ -146,43 +146,6 @@ static __device__ inline void copy_box(const NitiMmaBox &b, const Tile &t, uint3
   }
 }
 
-/* A thread's images in a tile, eight apart. */
-struct Images {
-  bool inside[2];
-  int64_t first, apart, block; /* offsets in the output: the first; from there to the second; the block's first */
-};
-
-static __device__ inline Images images_of(const NitiMmaPass &p, const Tile &t) {
-  const int image = t.image + (int)(threadIdx.x % 32) / 4;
-  Images i = {{image < p.n, image + 8 < p.n},
-              p.out_base + image * p.out_image,
-              8 * p.out_image,
-              p.out_base + t.image / IMAGES * p.out_image};
-  asm("" : "+l"(i.first), "+l"(i.block)); /* lest the compiler multiply for every pixel */
-  return i;
-}
-
-/* Its rows in MI pixels; at: offsets in an image. */
-template <int MI>
-struct Spots {
-  Images images;
-  uint32_t at[MI];
-  __device__ inline NitiMmaSpot operator()(int r) const {
-    uint32_t mine = at[0]; /* never an array that must lie in memory */
-#pragma unroll
-    for (int mi = 1; mi < MI; ++mi) mine = r / 2 == mi ? at[mi] : mine;
-    return NitiMmaSpot{r % 2 ? images.inside[1] : images.inside[0], images.first + (r % 2 ? images.apart : 0), mine, true,
-                       images.block};
-  }
-};
-
-/* Not inlined: rare, and long. */
-template <int MI, int NI>
-static __device__ __noinline__ void settle(const NitiMmaPass &p, int (&acc)[MI][NI][4], Spots<MI> spots, int column, int shift) {
-  int scratch[MI * NI * 4];
-  niti_mma_settle<MI, NI>(p, acc, spots, column, shift, scratch, 1);
-}
-
 /* MI pixels and NI * 8 channels of a tile. Returns the largest |accumulator|. */
 template <int MI, int NI>
 static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const Tile &t, const Images &images, uint32_t unit,
@@ -278,7 +241,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) boxes(const __grid_con
     niti_copy_wait<0>();
     __syncthreads();
     const uint32_t units = (uint32_t)((tile.count + MI - 1) / MI) * b.column_groups.divisor;
-    const Images images = images_of(b.pass, tile);
+    const Images images = images_of(b.pass, tile.image);
     for (uint32_t unit = warp; unit < units; unit += WARPS) {
       const uint32_t max = multiply<MI, NI>(b, tile, images, unit, shared, shift);
       largest = max > largest ? max : largest;

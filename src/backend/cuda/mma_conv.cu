@@ -2,6 +2,7 @@
 #include "backend/cuda/meet.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/mma_box.h"
+#include "backend/cuda/mma_few.h"
 #include "backend/cuda/mma_first.h"
 #include "backend/cuda/pack.h"
 #include "base/window.h"
@@ -9,11 +10,12 @@
 enum {
   IMAGES = 12,            /* from this many on, rows are blocks of 16 images */
   NARROW_BYTES = 256,     /* of the sum, from which splitting it among warps pays */
-  NARROW_OUTPUTS = 90000, /* up to which: small tiles read their operands more often */
+  NARROW_OUTPUTS = 40000, /* up to which: small tiles read their operands more often */
   NARROW_ANY = 25000,     /* outputs up to which it pays whatever the sum */
   BOX_FEW = 64,           /* channels: where both are as many, products count more than copies */
   SMALL_TIME = 7000000,   /* picoseconds of narrow tiles of a small product, */
-  SMALL_OUTPUT = 100,     /* and of each of its outputs */
+  SMALL_OUTPUT = 100,     /* of each of its outputs, */
+  SMALL_SUM = 1300,       /* and of each byte of its sum */
   BACKWARD_PERCENT = 150, /* of what the models of tiles and boxes say, backward, */
   PHASES_PERCENT = 300,   /* and through strides, as measured on an H200 */
   BOX_LOOSE = 20000000,   /* picoseconds of other ways, from which on boxes store any channels */
@@ -170,7 +172,9 @@ static int64_t time_of(const NitiMmaPass *passes, int count, int columns, int mu
 }
 
 /* Of narrow tiles. */
-static int64_t small_time(const NitiMmaPass *p) { return SMALL_TIME + (int64_t)(rows_of(p) * (uint64_t)p->oc) * SMALL_OUTPUT; }
+static int64_t small_time(const NitiMmaPass *p) {
+  return SMALL_TIME + (int64_t)(rows_of(p) * (uint64_t)p->oc) * SMALL_OUTPUT + (int64_t)sum_bytes(p) * SMALL_SUM;
+}
 
 /* The fastest of tiles so wide, as expected; 0: one gathers, or is small; INT64_MAX: that, and the time is not known. The usual
  * width is kept where another gains less than what the model can tell. */
@@ -181,7 +185,7 @@ static int modelled(const NitiCuda *cuda, const NitiMmaPass *passes, int count, 
   for (int i = 0; i < count; ++i) {
     if (gathers(&passes[i])) return 0;
     if (!is_small(&passes[i], cuda)) continue;
-    if (sum_bytes(&passes[i]) < NARROW_BYTES) *picoseconds = small_time(&passes[i]);
+    *picoseconds = small_time(&passes[i]);
     return 0;
   }
   for (int i = 0; i < PASS_WAYS && count > 0; ++i) {
@@ -233,11 +237,14 @@ static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, in
   return BOX_WAY;
 }
 
-/* 0: mma_first.cu, or what is no matter of tiles' widths. */
+/* 0: mma_first.cu or mma_few.cu, or what is no matter of tiles' widths. */
 static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
   const NitiMmaPass p = forward_pass(s);
   const int way = or_box(cuda, &p, 1, modelled(cuda, &p, 1, picoseconds), picoseconds);
-  return niti_mma_first_serves(s) && niti_mma_first_time(s) <= *picoseconds ? 0 : way;
+  const int64_t windows = niti_mma_windows_time(s, cuda->multiprocessors);
+  if (windows == INT64_MAX || windows > *picoseconds) return way;
+  *picoseconds = windows;
+  return 0;
 }
 
 static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
@@ -252,9 +259,10 @@ static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picose
     small = small && !gathers(&passes[i]) && is_small(&passes[i], cuda);
     longest = time > longest ? time : longest;
   }
+  const bool linear = s->h == 1 && s->w == 1 && s->kh == 1 && s->kw == 1;
   if (small)
     *picoseconds = longest;
-  else if (*picoseconds < INT64_MAX)
+  else if (*picoseconds < INT64_MAX && !linear)
     *picoseconds = *picoseconds / 100 * (count > 1 ? PHASES_PERCENT : BACKWARD_PERCENT);
   return way;
 }
@@ -329,9 +337,9 @@ static int8_t *add_pack(NitiPacks *packs, const NitiMmaPass *p, int8_t *to, Niti
   return to + weights_bytes(p) + table_bytes(p);
 }
 
-static bool runs_first(const NitiCuda *cuda, const NitiConv *s, int way) {
+static bool runs_windows(const NitiCuda *cuda, const NitiConv *s, int way) {
   int64_t time;
-  return way == 0 && niti_mma_first_serves(s) && choose(cuda, s, NITI_FORWARD, &time) == 0;
+  return way == 0 && niti_mma_windows_time(s, cuda->multiprocessors) < INT64_MAX && choose(cuda, s, NITI_FORWARD, &time) == 0;
 }
 
 static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const NitiConv *s, NitiDirection direction, int way) {
@@ -341,7 +349,7 @@ static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const N
   NitiPack how = {NULL, w, 0, NITI_PACK_ROWS, s->k, own, s->c, s->kh, s->kw, {s->kh, 0, -1}, {s->kw, 0, -1}, 0, 0};
   if (direction == NITI_FORWARD) {
     const NitiMmaPass p = forward_pass(s);
-    if (gathers(&p) && !runs_first(packs->cuda, s, way)) (void)add_pack(packs, &p, to, how);
+    if (gathers(&p) && !runs_windows(packs->cuda, s, way)) (void)add_pack(packs, &p, to, how);
     return;
   }
   how.kind = NITI_PACK_TURNED;
@@ -354,8 +362,12 @@ static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const N
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiCudaBias *bias,
                     const int8_t *packed, const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
   int64_t time;
-  if (runs_first(cuda, s, way)) {
-    niti_mma_first(cuda, y, x, w, niti_cuda_bias_prepare(cuda, bias, x, w), s, relu, rq);
+  if (runs_windows(cuda, s, way)) {
+    const int32_t *added = niti_cuda_bias_prepare(cuda, bias, x, w);
+    if (niti_mma_first_serves(s))
+      niti_mma_first(cuda, y, x, w, added, s, relu, rq);
+    else
+      niti_mma_few(cuda, y, x, w, added, s, relu, rq);
     return;
   }
   if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);

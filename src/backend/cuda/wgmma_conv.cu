@@ -28,16 +28,25 @@ static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 struct ConvWindow {
   int n, oh, ow, in, out, terms; /* positions of the largest phase; terms: of the longest sum */
   int step_h, step_w, phases;
+  bool zeros; /* what is between the rows and columns of the only phase is 0 */
   ConvPhase phase[PHASES_MAX];
   NitiTaps y[PHASES_MAX], x[PHASES_MAX]; /* a phase's taps of the weights; count 0: none, and the phase's one is of zeros */
 };
 
 static ConvWindow forward_window(const NitiConv *c) {
-  ConvWindow w = {c->n, c->oh, c->ow, c->c, c->k, c->kh * c->kw * c->c, 1, 1, 1, {}, {}, {}};
+  ConvWindow w = {c->n, c->oh, c->ow, c->c, c->k, c->kh * c->kw * c->c, 1, 1, 1, false, {}, {}, {}};
   w.phase[0] = ConvPhase{c->kh, c->kw, c->pad_h, c->pad_w, 0, 0, 0};
   w.y[0] = NitiTaps{c->kh, 0, -1};
   w.x[0] = NitiTaps{c->kw, 0, -1};
   return w;
+}
+
+/* Whether taps reach the first of every stride-th row (or column) alone. */
+static bool reaches_first_alone(int length, int kernel, int stride, int pad) {
+  for (int phase = 0; phase < stride && phase < length; ++phase) {
+    if ((niti_stride_phase(phase, length, kernel, stride, pad).taps > 0) != (phase == 0)) return false;
+  }
+  return true;
 }
 
 /* False: the strides have too many phases. */
@@ -50,8 +59,10 @@ static bool backward_window(ConvWindow *w, const NitiConv *c) {
   w->ow = ceil_div(c->w, c->stride_w);
   w->terms = c->kh * c->kw * c->k;
   if (c->stride_h * c->stride_w > PHASES_MAX) return false;
-  for (int row = 0; row < c->stride_h && row < c->h; ++row) {
-    for (int column = 0; column < c->stride_w && column < c->w; ++column, ++w->phases) {
+  w->zeros = c->stride_h * c->stride_w > 1 && reaches_first_alone(c->h, c->kh, c->stride_h, c->pad_h) &&
+             reaches_first_alone(c->w, c->kw, c->stride_w, c->pad_w);
+  for (int row = 0; row < (w->zeros ? 1 : c->stride_h) && row < c->h; ++row) {
+    for (int column = 0; column < (w->zeros ? 1 : c->stride_w) && column < c->w; ++column, ++w->phases) {
       const NitiStridePhase y = niti_stride_phase(row, c->h, c->kh, c->stride_h, c->pad_h);
       const NitiStridePhase x = niti_stride_phase(column, c->w, c->kw, c->stride_w, c->pad_w);
       const bool any = y.taps > 0 && x.taps > 0;
@@ -133,7 +144,7 @@ static bool lay_tiles(ConvTiling *t, const ConvWindow &w, int columns, bool stre
   int kh = 0, kw = 0;
   memset(t, 0, sizeof *t);
   t->n = w.n, t->oh = w.oh, t->ow = w.ow, t->k = w.out;
-  t->step_h = w.step_h, t->step_w = w.step_w, t->phases = w.phases;
+  t->step_h = w.step_h, t->step_w = w.step_w, t->phases = w.phases, t->zeros = w.zeros;
   memcpy(t->phase, w.phase, sizeof t->phase);
   for (int i = 0; i < w.phases; ++i) {
     kh = w.phase[i].kh > kh ? w.phase[i].kh : kh;

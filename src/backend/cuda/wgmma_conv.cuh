@@ -66,6 +66,7 @@ struct ConvTiling {
   int n, oh, ow, k;   /* images; positions of the largest phase; output channels */
   int step_h, step_w; /* between a phase's rows and columns of the output */
   int phases;
+  bool zeros; /* to be stored between the rows and columns of the only phase */
   ConvPhase phase[PHASES_MAX];
   int chunks;                       /* of input channels */
   int log_tn;                       /* a 64-row block is 2^log_tn images x 64 >> log_tn columns */
@@ -240,14 +241,23 @@ __device__ inline void conv_range_leave(const ConvRange &r, const NitiRequantise
   niti_range_raise(rq, r.largest);
 }
 
-/* A tile's place in the output, as niti_finish_block has it. */
-__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, const ConvWork &work,
-                                     int warp) {
+/* A tile's place in the output, as niti_finish_block has it; down, right: from there on. */
+__device__ inline NitiSpot conv_spot(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, const ConvWork &work, int warp,
+                                     int down = 0, int right = 0) {
   const int block = warp / 4 % BLOCKS, row = warp % 4 * 16; /* this warp's first of the block's 64 */
   const ConvPhase &phase = t.phase[work.phase];
   return niti_spot(d, p.n + (t.across ? block << t.log_tn : 0) + (row & ((1 << t.log_tn) - 1)),
-                   (p.h + (t.across ? 0 : block)) * t.step_h + phase.row, (p.w + (row >> t.log_tn)) * t.step_w + phase.column,
-                   work.k0);
+                   (p.h + (t.across ? 0 : block)) * t.step_h + phase.row + down,
+                   (p.w + (row >> t.log_tn)) * t.step_w + phase.column + right, work.k0);
+}
+
+/* What is between a tile's rows and columns, where nothing reaches it. */
+template <int N>
+__device__ inline void conv_zeros(const ConvTiling &t, const NitiOutput &d, const TilePlace &p, const ConvWork &work, int warp) {
+  for (int i = 1; i < t.step_h * t.step_w; ++i) {
+    const int down = i / t.step_w;
+    niti_finish_zeros<N>(d, conv_spot(t, d, p, work, warp, down, i - down * t.step_w));
+  }
 }
 
 /* Rounds and stores a tile. */

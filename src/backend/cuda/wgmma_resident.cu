@@ -85,6 +85,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       bool add = false;
       uint32_t last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
+      if (t.zeros && !second) conv_zeros<COLUMNS / 2>(t, d, p, work, warp);
       if (t.pairs > 1)
         niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
       uint32_t b = weight_descriptor;

@@ -1,0 +1,21 @@
+/* The mma family's way with few channels (mma_few.cu). */
+#ifndef NITI_BACKEND_CUDA_MMA_FEW_H
+#define NITI_BACKEND_CUDA_MMA_FEW_H
+
+#include "backend/cuda/cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+int64_t niti_mma_few_time(const NitiConv *, int multiprocessors); /* picoseconds, as expected on an H200; INT64_MAX: not served */
+/* The same of mma_first.cu, which is preferred where it serves, or else of this. */
+int64_t niti_mma_windows_time(const NitiConv *, int multiprocessors);
+void niti_mma_few(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *,
+                  bool relu, const NitiRequantise *);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,44 @@
+/* The end of a warp's products where their 16 rows are the images of a pixel: what mma_box.cu and mma_first.cu share. */
+#ifndef NITI_BACKEND_CUDA_MMA_PIXELS_CUH
+#define NITI_BACKEND_CUDA_MMA_PIXELS_CUH
+
+#include "backend/cuda/mma_finish.cuh"
+
+/* A thread's images of a block of 16, eight apart. */
+struct Images {
+  bool inside[2];
+  int64_t first, apart, block; /* offsets in the output: the first; from there to the second; the block's first */
+};
+
+static __device__ inline Images images_of(const NitiMmaPass &p, int block) {
+  const int image = block + (int)(threadIdx.x % 32) / 4;
+  Images i = {{image < p.n, image + 8 < p.n},
+              p.out_base + image * p.out_image,
+              8 * p.out_image,
+              p.out_base + block / NITI_BLOCK_IMAGES * p.out_image};
+  asm("" : "+l"(i.first), "+l"(i.block)); /* lest the compiler multiply for every pixel */
+  return i;
+}
+
+/* Its rows in MI pixels, for what mma_finish.cuh calls spots; at: offsets in an image. */
+template <int MI>
+struct Spots {
+  Images images;
+  uint32_t at[MI];
+  __device__ inline NitiMmaSpot operator()(int r) const {
+    uint32_t mine = at[0]; /* never an array that must lie in memory */
+#pragma unroll
+    for (int mi = 1; mi < MI; ++mi) mine = r / 2 == mi ? at[mi] : mine;
+    return NitiMmaSpot{r % 2 ? images.inside[1] : images.inside[0], images.first + (r % 2 ? images.apart : 0), mine, true,
+                       images.block};
+  }
+};
+
+/* Not inlined: rare, and long. */
+template <int MI, int NI>
+static __device__ __noinline__ void settle(const NitiMmaPass &p, int (&acc)[MI][NI][4], Spots<MI> spots, int column, int shift) {
+  int scratch[MI * NI * 4];
+  niti_mma_settle<MI, NI>(p, acc, spots, column, shift, scratch, 1);
+}
+
+#endif
