@@ -424,6 +424,28 @@ static void test_vgg_small(void **unused) {
   check(square(32, 14, 512, 512, 1, 1, 0), FILL_FULL, NITI_NEAREST);
 }
 
+/* Few channels: windows of any size and stride that begin anywhere, channels for each width of groups, several groups, jobs of
+ * several rows, of which the last has fewer, and images that begin at any byte. */
+static void test_windows(void **unused) {
+  static const int channels[] = {1, 2, 3, 3, 3, 4, 5, 7, 12, 15},
+                   filters[] = {1, 5, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 130, 200};
+  (void)unused;
+  need_cuda();
+  call_way_named = "mma windows";
+  for (int i = 0; i < 150; ++i) {
+    const int kh = random_in(1, 6), kw = random_in(1, 6), c = channels[random_in(0, 9)], k = filters[random_in(0, 13)];
+    const int n = random_in(12, 40), h = random_in(6, 20), w = random_in(6, 20), stride_h = random_in(1, 3);
+    const NitiConv s = conv_shape(n, h, w, c, k, kh, kw, stride_h, random_in(0, 1) ? stride_h : random_in(1, 3),
+                                  random_in(0, kh / 2), random_in(0, kw / 2));
+    check_with(s, random_fill(), random_mode(), random_in(0, 2) ? NOTHING : random_in(0, 1) ? BIAS : MEANS);
+  }
+  call_way_named = NULL;
+  check(square(130, 28, 1, 20, 5, 1, 0), FILL_FULL, NITI_NEAREST); /* more jobs than blocks */
+  check(square(300, 33, 3, 16, 3, 1, 1), FILL_LATE, NITI_STOCHASTIC_BYTE);
+  check(square(150, 61, 3, 24, 6, 1, 2), FILL_LATE, NITI_NEAREST);
+  check(square(64, 32, 3, 32, 3, 1, 1), FILL_FULL, NITI_STOCHASTIC);
+}
+
 /* Many tiles for each warp, of which the last ask for a larger shift than the prediction or the tiles before. */
 static void test_late_range(void **unused) {
   (void)unused;
@@ -472,8 +494,8 @@ int main(void) {
                                      cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_groups),
                                      cmocka_unit_test(test_depthwise),     cmocka_unit_test(test_largest_sums)};
   const struct CMUnitTest large[] = {cmocka_unit_test(test_vgg_small), cmocka_unit_test(test_late_range),
-                                     cmocka_unit_test(test_every_way), cmocka_unit_test(test_boxes),
-                                     cmocka_unit_test(test_one_round)};
+                                     cmocka_unit_test(test_every_way), cmocka_unit_test(test_windows),
+                                     cmocka_unit_test(test_boxes),     cmocka_unit_test(test_one_round)};
   random_state = 2024;
   const int failed = cmocka_run_group_tests_name("against the reference", small, open_reference, close_devices);
   return failed + cmocka_run_group_tests_name("VGG-small", large, open_best, close_devices);

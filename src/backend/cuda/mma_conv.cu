@@ -71,12 +71,12 @@ static NitiMmaPass backward_pass(const NitiConv *s, int phase_y, int phase_x, Ni
 }
 
 /* Ways of a pass beside the family's own choice: tiles so wide, or narrow tiles that share the sum; and boxes, for all passes of
- * an operation. */
+ * an operation; and forward by mma_first.cu or mma_few.cu. */
 static const struct {
   const char *name;
   int columns; /* 0: niti_mma_narrow */
 } pass_ways[] = {{"mma narrow", 0}, {"mma 16 wide", 16}, {"mma 32 wide", 32}, {"mma 64 wide", 64}, {"mma 128 wide", 128}};
-enum { PASS_WAYS = sizeof pass_ways / sizeof *pass_ways, BOX_WAY };
+enum { PASS_WAYS = sizeof pass_ways / sizeof *pass_ways, BOX_WAY, WINDOWS_WAY };
 
 static bool box_serves(const NitiConv *, NitiDirection);
 
@@ -87,7 +87,9 @@ static int ways(NitiWay *ways, int count, const NitiConv *s, NitiDirection direc
     const bool fits = pass_ways[i].columns > 0 ? niti_mma_tiles(out, pass_ways[i].columns) : in % 16 == 0;
     if (fits) count = niti_cuda_add_way(ways, count, i + 1, pass_ways[i].name);
   }
-  return box_serves(s, direction) ? niti_cuda_add_way(ways, count, BOX_WAY, "mma box") : count;
+  if (box_serves(s, direction)) count = niti_cuda_add_way(ways, count, BOX_WAY, "mma box");
+  if (direction != NITI_FORWARD || !niti_mma_windows_serve(s)) return count;
+  return niti_cuda_add_way(ways, count, WINDOWS_WAY, "mma windows");
 }
 
 static int image_bits(const NitiMmaPass *p) { return p->n >= IMAGES || (int64_t)p->n * p->jh * p->jw >> 31 != 0 ? 4 : 0; }
@@ -237,14 +239,13 @@ static int or_box(const NitiCuda *cuda, const NitiMmaPass *passes, int count, in
   return BOX_WAY;
 }
 
-/* 0: mma_first.cu or mma_few.cu, or what is no matter of tiles' widths. */
 static int forward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
   const NitiMmaPass p = forward_pass(s);
   const int way = or_box(cuda, &p, 1, modelled(cuda, &p, 1, picoseconds), picoseconds);
   const int64_t windows = niti_mma_windows_time(s, cuda->multiprocessors);
   if (windows == INT64_MAX || windows > *picoseconds) return way;
   *picoseconds = windows;
-  return 0;
+  return WINDOWS_WAY;
 }
 
 static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picoseconds) {
@@ -337,19 +338,14 @@ static int8_t *add_pack(NitiPacks *packs, const NitiMmaPass *p, int8_t *to, Niti
   return to + weights_bytes(p) + table_bytes(p);
 }
 
-static bool runs_windows(const NitiCuda *cuda, const NitiConv *s, int way) {
-  int64_t time;
-  return way == 0 && niti_mma_windows_time(s, cuda->multiprocessors) < INT64_MAX && choose(cuda, s, NITI_FORWARD, &time) == 0;
-}
-
 static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const NitiConv *s, NitiDirection direction, int way) {
   int64_t time;
   if (way == 0) way = choose(packs->cuda, s, direction, &time);
-  if (way == BOX_WAY) return; /* its kernel lays weights out by itself */
+  if (way == BOX_WAY || way == WINDOWS_WAY) return; /* their kernels lay weights out by themselves */
   NitiPack how = {NULL, w, 0, NITI_PACK_ROWS, s->k, own, s->c, s->kh, s->kw, {s->kh, 0, -1}, {s->kw, 0, -1}, 0, 0};
   if (direction == NITI_FORWARD) {
     const NitiMmaPass p = forward_pass(s);
-    if (gathers(&p) && !runs_windows(packs->cuda, s, way)) (void)add_pack(packs, &p, to, how);
+    if (gathers(&p)) (void)add_pack(packs, &p, to, how);
     return;
   }
   how.kind = NITI_PACK_TURNED;
@@ -362,7 +358,8 @@ static void pack(NitiPacks *packs, int8_t *to, const int8_t *w, int own, const N
 static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const NitiCudaBias *bias,
                     const int8_t *packed, const NitiConv *s, bool relu, const NitiRequantise *rq, int way) {
   int64_t time;
-  if (runs_windows(cuda, s, way)) {
+  if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
+  if (way == WINDOWS_WAY) {
     const int32_t *added = niti_cuda_bias_prepare(cuda, bias, x, w);
     if (niti_mma_first_serves(s))
       niti_mma_first(cuda, y, x, w, added, s, relu, rq);
@@ -370,7 +367,6 @@ static void forward(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const Ni
       niti_mma_few(cuda, y, x, w, added, s, relu, rq);
     return;
   }
-  if (way == 0) way = choose(cuda, s, NITI_FORWARD, &time);
   NitiMmaPass p = forward_pass(s);
   p.in = x->data;
   p.w = w->data;

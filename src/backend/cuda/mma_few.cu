@@ -22,9 +22,9 @@ enum {
   CHUNK = 16,
   STEP = 32,            /* bytes of the sum that one product takes */
   SUM_MOST = 16 * STEP, /* bytes */
-  GROUPS_MOST = 2,      /* more would be computed one after the other, from windows gathered anew, */
-  PIXELS_LEAST = 16000, /* and fewer be over as soon with less to prepare, */
-  SUM_WORDS = STEP,     /* nor pays it for longer sums where other ways gather whole words: as measured on an H200 */
+  GROUPS_MOST = 2,      /* of channels for which it pays: a warp computes one after the other; */
+  PIXELS_LEAST = 16000, /* and pixels of the output; */
+  SUM_WORDS = STEP,     /* and where other ways gather whole words, bytes of the sum: as measured on an H200 */
   SHARED_MOST = 96 * 1024,
 };
 
@@ -231,8 +231,7 @@ static int64_t plan(Few *f, const NitiConv *c, int multiprocessors) {
   const int64_t sum = (int64_t)c->kh * c->kw * c->c;
   Few tried = {};
   NitiMmaPass &p = tried.pass;
-  if (c->n < LEAST_IMAGES || c->c % 16 == 0 || sum > (c->c % 4 == 0 ? SUM_WORDS : SUM_MOST)) return INT64_MAX;
-  if ((int64_t)c->n * c->oh * c->ow < PIXELS_LEAST) return INT64_MAX;
+  if (c->n < LEAST_IMAGES || c->c % 16 == 0 || sum > SUM_MOST) return INT64_MAX;
   if ((int64_t)c->oh * c->ow * c->k >= INT32_MAX || (int64_t)c->h * c->w * c->c >= INT32_MAX) return INT64_MAX;
   p.n = c->n, p.ih = c->h, p.iw = c->w, p.ic = c->c;
   p.jh = c->oh, p.jw = c->ow, p.oc = c->k;
@@ -246,7 +245,6 @@ static int64_t plan(Few *f, const NitiConv *c, int multiprocessors) {
   tried.steps = (int)((sum + STEP - 1) / STEP);
   tried.windows = niti_windows_of(c);
   const Variant v = variant_for(tried);
-  if (parts_of(p.oc, v.columns) > GROUPS_MOST) return INT64_MAX;
   int64_t least = INT64_MAX;
   for (int parts = 1; parts < 2 * p.jh; parts *= 2) {
     if (!lay_out(&tried, v, parts_of(p.jh, parts < p.jh ? parts : p.jh))) continue;
@@ -256,19 +254,27 @@ static int64_t plan(Few *f, const NitiConv *c, int multiprocessors) {
   return least == INT64_MAX ? least : 4500000 + least;
 }
 
-int64_t niti_mma_few_time(const NitiConv *c, int multiprocessors) {
+static bool pays(const Few &f, int64_t sum) {
+  return f.groups <= GROUPS_MOST && (int64_t)f.pass.n * f.pass.jh * f.pass.jw >= PIXELS_LEAST &&
+         (f.pass.ic % 4 != 0 || sum <= SUM_WORDS);
+}
+
+bool niti_mma_windows_serve(const NitiConv *c) {
   Few f;
-  return plan(&f, c, multiprocessors);
+  return niti_mma_first_serves(c) || plan(&f, c, 1) < INT64_MAX;
 }
 
 int64_t niti_mma_windows_time(const NitiConv *c, int multiprocessors) {
-  return niti_mma_first_serves(c) ? niti_mma_first_time(c) : niti_mma_few_time(c, multiprocessors);
+  Few f;
+  if (niti_mma_first_serves(c)) return niti_mma_first_time(c);
+  const int64_t time = plan(&f, c, multiprocessors);
+  return time < INT64_MAX && pays(f, (int64_t)c->kh * c->kw * c->c) ? time : INT64_MAX;
 }
 
 void niti_mma_few(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *c,
                   bool relu, const NitiRequantise *requantise) {
   Few f = {};
-  if (plan(&f, c, cuda->multiprocessors) == INT64_MAX) return; /* niti_mma_few_time said otherwise */
+  if (plan(&f, c, cuda->multiprocessors) == INT64_MAX) return; /* niti_mma_windows_serve said otherwise */
   const Variant v = variant_for(f);
   const size_t shared = shared_of(f);
   NitiMmaPass &p = f.pass;

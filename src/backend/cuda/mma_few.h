@@ -8,8 +8,9 @@
 extern "C" {
 #endif
 
-int64_t niti_mma_few_time(const NitiConv *, int multiprocessors); /* picoseconds, as expected on an H200; INT64_MAX: not served */
-/* The same of mma_first.cu, which is preferred where it serves, or else of this. */
+/* Of mma_first.cu, which is preferred where it serves, or this: whether either serves, and in how many picoseconds it is expected
+ * to on an H200; INT64_MAX: it does not, or not as fast as others. */
+bool niti_mma_windows_serve(const NitiConv *);
 int64_t niti_mma_windows_time(const NitiConv *, int multiprocessors);
 void niti_mma_few(NitiCuda *, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias, const NitiConv *,
                   bool relu, const NitiRequantise *);

@@ -153,7 +153,7 @@ static NitiNormMap<Affine> map_of(const NitiTensor *y, const NitiTensor *x, cons
   m.d = dy ? dy->data : NULL;
   m.affine = (const Affine *)(const void *)affine->data;
   m.e_affine = affine->exponent;
-  m.rows = niti_rows_of(x->shape, 0, (uint32_t)x->shape.c, V);
+  m.rows = niti_rows_of(x->shape, 0, (uint32_t)x->shape.c, x->shape.c % V == 0 ? V : 4);
   m.tiles = niti_tiles_of(x->shape, 4, NITI_BLOCK_IMAGES);
   return m;
 }
@@ -182,16 +182,21 @@ static bool run_joined(NitiCuda *cuda, NitiNormMap<Affine> m, NitiShape s, const
   return niti_norm_wide(cuda, m, a, (uint32_t)s.c);
 }
 
-/* dy: NULL forward. */
+/* Whether 16 neighbours of an image are so in memory, too, though they may be of any four channels in a row. dy: NULL forward. */
+static bool is_tiled(const NitiTensor *y, const NitiTensor *x, const NitiTensor *dy) {
+  const uintptr_t all = (uintptr_t)y->data | (uintptr_t)x->data | (uintptr_t)(dy ? dy->data : NULL);
+  return all % 16 == 0 && x->shape.c % 4 == 0 && niti_shape_image(x->shape) % 16 == 0;
+}
+
 template <typename Affine>
 static void run(NitiBackend *backend, NitiTensor *y, const NitiTensor *x, const NitiTensor *dy, const NitiTensor *affine,
                 bool relu, const NitiRequantise *rq) {
   NitiCuda *cuda = niti_cuda(backend);
   NitiRequantiseArgs a = niti_requantise_args(cuda, rq, y->exponent, NULL, NULL, 0, relu);
   a.limit = y->limit, a.e_limit = affine->exponent; /* which is what y's will be */
-  const bool aligned = (uintptr_t)affine->data % 16 == 0;
+  const bool aligned = (uintptr_t)affine->data % 16 == 0, tiles = niti_blocked_of(y, 4) && is_tiled(y, x, dy);
   const int V = aligned ? niti_rows_vector((uint32_t)x->shape.c, y->data, x->data, dy ? dy->data : NULL) : 1;
-  if (V == 16 && run_wide<Affine>(cuda, y, x, dy, affine, a)) return;
+  if (aligned && (V == 16 || tiles) && run_wide<Affine>(cuda, y, x, dy, affine, a)) return;
   const NitiNormMap<Affine> m = map_of<Affine>(y, x, dy, affine, V > 4 ? 4 : V);
   if (m.blocked) {
     NITI_LAUNCH(cuda, tiles_kernel<Affine>, niti_tiles_grid(m.tiles), NITI_TILE_THREADS, 0, m, a);

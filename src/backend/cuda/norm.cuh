@@ -19,9 +19,9 @@ struct NitiNormMap {
   bool early; /* x and d may be read before the kernel before this one, which makes the multipliers, has ended */
 };
 
-/* norm_wide.cu: the maps of so many channels where these are multiples of 16 and all memory is aligned to that; or where .rows
- * are joined, without .blocked, y, x and d are aligned, and so is the first element's index in the whole batch. false: not in
- * this mode, and nothing is done. */
+/* norm_wide.cu: the maps of so many channels where these are multiples of 16 and all memory is aligned to that; or, with
+ * .blocked, where images are multiples of 16 and channels of 4; or where .rows are joined, without .blocked, y, x and d are
+ * aligned, and so is the first element's index in the whole batch. false: not in this mode, and nothing is done. */
 bool niti_norm_wide(NitiCuda *, const NitiNormMap<NitiAffine> &, const NitiRequantiseArgs &, uint32_t channels);
 bool niti_norm_wide(NitiCuda *, const NitiNormMap<NitiAffineDelta> &, const NitiRequantiseArgs &, uint32_t channels);
 

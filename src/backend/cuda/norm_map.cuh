@@ -26,15 +26,15 @@ __device__ inline void niti_norm_prepare(Affine *f, int count) {
   for (int k = 0; k < count && ROUNDING == NITI_WIDE_RELU; ++k) f[k].offset += 1 << (NITI_NORM_FRACTION - 1);
 }
 
-/* A tile's multipliers, chunk by chunk, with a vector between them against conflicts of banks. */
+/* A tile's multipliers, chunk by chunk, with a vector between them against conflicts of banks. Channels are a multiple of 4. */
 template <typename Affine>
 __device__ inline void niti_norm_stage_affine(uint4 *stage, const Affine *affine, uint32_t first, const NitiDivisor &pitch) {
-  enum { VECTORS = sizeof(Affine) }; /* of 16 channels */
+  enum { VECTORS = sizeof(Affine), FOUR = VECTORS / 4 }; /* of 16 channels, and of four */
 #pragma unroll
   for (uint32_t i = threadIdx.x & 31; i < NITI_WIDE_CHUNKS * VECTORS; i += 32) {
     const uint32_t chunk = i / VECTORS, vector = i - chunk * VECTORS;
-    const uint32_t p = first + 16 * chunk, channel = p - niti_divide(pitch, p) * pitch.divisor;
-    stage[chunk * (VECTORS + 1) + vector] = ((const uint4 *)(affine + channel))[vector];
+    const uint32_t p = first + 16 * chunk + vector / FOUR * 4, channel = p - niti_divide(pitch, p) * pitch.divisor;
+    stage[chunk * (VECTORS + 1) + vector] = ((const uint4 *)(affine + channel))[vector % FOUR];
   }
   __syncwarp();
 }

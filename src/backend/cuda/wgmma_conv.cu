@@ -11,6 +11,7 @@ enum {
   STREAMED_BOXES = 2,    /* a pair's */
   FULL_LEAST = 60,       /* percent of the chunks of input channels that are in use */
   OUT_LEAST = 16,        /* output channels */
+  ZEROS_CHUNKS = 8,      /* of one tap's weights, which always leave room for boxes */
   LOOSE_ROUND = 5000000, /* picoseconds, backward to channels that are no multiple of 16, of each round but the first */
   BLOCKS_K_MAX = NITI_RANGE_MARKS / (CLUSTER * PAIRS * PAIR_WARPS), /* so that every block has its marks */
 };
@@ -59,8 +60,8 @@ static bool backward_window(ConvWindow *w, const NitiConv *c) {
   w->ow = ceil_div(c->w, c->stride_w);
   w->terms = c->kh * c->kw * c->k;
   if (c->stride_h * c->stride_w > PHASES_MAX) return false;
-  w->zeros = c->stride_h * c->stride_w > 1 && reaches_first_alone(c->h, c->kh, c->stride_h, c->pad_h) &&
-             reaches_first_alone(c->w, c->kw, c->stride_w, c->pad_w);
+  w->zeros = c->stride_h * c->stride_w > 1 && c->kh * c->kw == 1 && niti_wgmma_chunks(c->k) <= ZEROS_CHUNKS &&
+             reaches_first_alone(c->h, c->kh, c->stride_h, c->pad_h) && reaches_first_alone(c->w, c->kw, c->stride_w, c->pad_w);
   for (int row = 0; row < (w->zeros ? 1 : c->stride_h) && row < c->h; ++row) {
     for (int column = 0; column < (w->zeros ? 1 : c->stride_w) && column < c->w; ++column, ++w->phases) {
       const NitiStridePhase y = niti_stride_phase(row, c->h, c->kh, c->stride_h, c->pad_h);
@@ -260,7 +261,7 @@ static void run(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const int8_t
   const NitiShape in = x->shape, out = y->shape;
   const bool loose = out.c % 16 != 0 || (mask && mask->placed && !mask->layouts[1]); /* a smaller batch of an mma's */
   ConvTiling t;
-  if (!make_tiling(&t, w, stream, cuda->multiprocessors)) return; /* serves_*: never */
+  if (!make_tiling(&t, w, stream && !w.zeros, cuda->multiprocessors)) return; /* serves_*: never */
   const int rounds = rounds_of(t, cuda->multiprocessors);
   const unsigned blocks = (unsigned)(ceil_div(t.tiles, CLUSTER * t.pairs * rounds) * t.blocks_k * CLUSTER);
   t.once = rounds == 1 && rounds_last(t);
@@ -307,7 +308,7 @@ static int ways(NitiWay *ways, int count, const NitiConv *c, NitiDirection direc
   ConvWindow w;
   ConvTiling t;
   if (direction == NITI_GRADIENT) return niti_wgmma_gradient_ways(ways, count);
-  const bool fits = window_of(&w, c, direction) && make_tiling(&t, w, true, 0);
+  const bool fits = window_of(&w, c, direction) && !w.zeros && make_tiling(&t, w, true, 0);
   return fits ? niti_cuda_add_way(ways, count, STREAMED, "wgmma streamed") : count;
 }
 

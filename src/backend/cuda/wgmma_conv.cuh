@@ -66,7 +66,7 @@ struct ConvTiling {
   int n, oh, ow, k;   /* images; positions of the largest phase; output channels */
   int step_h, step_w; /* between a phase's rows and columns of the output */
   int phases;
-  bool zeros; /* to be stored between the rows and columns of the only phase */
+  bool zeros; /* to be stored between the rows and columns of the only phase, whose weights are resident */
   ConvPhase phase[PHASES_MAX];
   int chunks;                       /* of input channels */
   int log_tn;                       /* a 64-row block is 2^log_tn images x 64 >> log_tn columns */
@@ -285,15 +285,16 @@ struct ConvLaunch {
 };
 typedef void (*ConvKernel)(CUtensorMap, ConvTiling, NitiOutput, const int8_t *packed, NitiRequantiseArgs, bool second);
 
-/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX. columns: of a product, 128, or 64 where there are
- * no more channels. */
+/* A kernel for each way to finish, and for stages of one tap and of TAPS_MAX, or of one tap with zeros between the rows and
+ * columns of the only phase. columns: of a product, 128, or 64 where there are no more channels. */
 #define CONV_TAPS(kernel, finish, columns) [finish] = {kernel<finish, 1, columns>, kernel<finish, TAPS_MAX, columns>}
-#define CONV_VARIANTS(kernel, columns)                                                                        \
-  {                                                                                                           \
-    CONV_TAPS(kernel, NITI_FINISH_RELU, columns), CONV_TAPS(kernel, NITI_FINISH_SIGNED, columns),             \
-        CONV_TAPS(kernel, NITI_FINISH_MASKED, columns), CONV_TAPS(kernel, NITI_FINISH_BYTE, columns),         \
-        CONV_TAPS(kernel, NITI_FINISH_ANY, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE, columns),           \
-        CONV_TAPS(kernel, NITI_FINISH_LOOSE_BYTE, columns), CONV_TAPS(kernel, NITI_FINISH_LOOSE_ANY, columns) \
+#define CONV_ZEROS(kernel, finish, columns) [finish] = {kernel<finish, 1, columns, true>, NULL}
+#define CONV_VARIANTS(variant, kernel, columns)                                                           \
+  {                                                                                                       \
+    variant(kernel, NITI_FINISH_RELU, columns), variant(kernel, NITI_FINISH_SIGNED, columns),             \
+        variant(kernel, NITI_FINISH_MASKED, columns), variant(kernel, NITI_FINISH_BYTE, columns),         \
+        variant(kernel, NITI_FINISH_ANY, columns), variant(kernel, NITI_FINISH_LOOSE, columns),           \
+        variant(kernel, NITI_FINISH_LOOSE_BYTE, columns), variant(kernel, NITI_FINISH_LOOSE_ANY, columns) \
   }
 
 size_t niti_wgmma_conv_shared(const ConvTiling &t);

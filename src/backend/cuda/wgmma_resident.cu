@@ -2,7 +2,7 @@
  * the tensor cores, tile by tile, and their boxes come in that order through one ring. */
 #include "backend/cuda/wgmma_conv.cuh"
 
-template <NitiFinish FINISH, int TAPS, int COLUMNS>
+template <NitiFinish FINISH, int TAPS, int COLUMNS, bool ZEROS = false>
 __global__ void __launch_bounds__(THREADS, 1)
     resident(const __grid_constant__ CUtensorMap map, const __grid_constant__ ConvTiling t, const __grid_constant__ NitiOutput d,
              const int8_t *__restrict__ packed, const __grid_constant__ NitiRequantiseArgs rq, bool second) {
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(THREADS, 1)
       bool add = false;
       uint32_t last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
-      if (t.zeros && !second) conv_zeros<COLUMNS / 2>(t, d, p, work, warp);
+      if (ZEROS && !second) conv_zeros<COLUMNS / 2>(t, d, p, work, warp);
       if (t.pairs > 1)
         niti_barrier_wait(turn + 8 * pair, (uint32_t)(i & 1) ^ (pair == 0 ? 1 : 0)); /* the first's first is free */
       uint32_t b = weight_descriptor;
@@ -133,6 +133,13 @@ __global__ void __launch_bounds__(THREADS, 1)
 }
 
 void niti_wgmma_conv_resident(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
-  static const ConvKernel wide[][2] = CONV_VARIANTS(resident, BN), narrow[][2] = CONV_VARIANTS(resident, BN / 2);
-  niti_wgmma_conv_launch(cuda, l.tiling.k > BN / 2 ? wide : narrow, l, blocks);
+  static const ConvKernel wide[][2] = CONV_VARIANTS(CONV_TAPS, resident, BN),
+                          narrow[][2] = CONV_VARIANTS(CONV_TAPS, resident, BN / 2),
+                          wide_zeros[][2] = CONV_VARIANTS(CONV_ZEROS, resident, BN),
+                          narrow_zeros[][2] = CONV_VARIANTS(CONV_ZEROS, resident, BN / 2);
+  const bool is_wide = l.tiling.k > BN / 2;
+  if (l.tiling.zeros)
+    niti_wgmma_conv_launch(cuda, is_wide ? wide_zeros : narrow_zeros, l, blocks);
+  else
+    niti_wgmma_conv_launch(cuda, is_wide ? wide : narrow, l, blocks);
 }

@@ -125,7 +125,6 @@ __global__ void __launch_bounds__(THREADS, 1)
       bool add = false;
       uint32_t last_weight = 0, last_box = 0;
       const TilePlace p = place_of(t, (work.begin + i * work.step) * t.pairs + pair);
-      if (t.zeros && !second) conv_zeros<COLUMNS / 2>(t, d, p, work, warp);
       for (int chunk = 0; chunk < t.chunks; ++chunk, box.next(t.boxes)) {
         niti_barrier_wait(box_full + 8 * (pair * t.boxes + box.stage), box.parity);
         uint32_t a = box_descriptor + (box.stage * t.box_stride >> 4);
@@ -180,6 +179,6 @@ __global__ void __launch_bounds__(THREADS, 1)
 }
 
 void niti_wgmma_conv_streamed(NitiCuda *cuda, const ConvLaunch &l, unsigned blocks) {
-  static const ConvKernel variants[][2] = CONV_VARIANTS(streamed, BN);
+  static const ConvKernel variants[][2] = CONV_VARIANTS(CONV_TAPS, streamed, BN);
   niti_wgmma_conv_launch(cuda, variants, l, blocks);
 }
