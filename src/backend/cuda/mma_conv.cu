@@ -19,6 +19,8 @@ enum {
   BACKWARD_PERCENT = 150, /* of what the models of tiles and boxes say, backward, */
   PHASES_PERCENT = 300,   /* and through strides, as measured on an H200 */
   BOX_LOOSE = 20000000,   /* picoseconds of other ways, from which on boxes store any channels */
+  BOX_WIDE = 96,          /* channels: backward, from so many on, and with sums of */
+  BOX_WIDE_SUM = 32,      /* up to so many bytes, tiles round and mask faster */
   BOX_MOST = 80,          /* percent of other ways' expected time, below which boxes take their place */
 };
 
@@ -252,7 +254,8 @@ static int backward_way(const NitiCuda *cuda, const NitiConv *s, int64_t *picose
   NitiMmaPass passes[NITI_MMA_PHASES];
   NitiMmaBoxTaps taps[NITI_MMA_PHASES];
   const int count = passes_of(s, NITI_BACKWARD, passes, taps), tiles = modelled(cuda, passes, count, picoseconds);
-  const int way = or_box(cuda, passes, count, tiles, picoseconds);
+  const bool rounds = count == 1 && passes->oc >= BOX_WIDE && sum_bytes(passes) <= BOX_WIDE_SUM;
+  const int way = rounds ? tiles : or_box(cuda, passes, count, tiles, picoseconds);
   bool small = count > 0;
   int64_t longest = 0;
   for (int i = 0; i < count; ++i) {

@@ -13,8 +13,8 @@ enum { FILTER = DEPTH / 4 + 1 /* words of a filter in shared memory: those of ne
 struct FirstTiling {
   NitiWindowRows windows;
   int c, kh, kw, stride_h, stride_w, pad_h;
-  int oh, ow, blocks_k;
-  int jobs; /* image blocks x output rows */
+  int oh, ow, columns, blocks_k; /* columns: of a product; blocks_k: of so many channels */
+  int jobs;                      /* image blocks x output rows */
 };
 
 /* COLUMNS: of the products, 128, or 64 where there are no more channels. */
@@ -90,10 +90,16 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
   if (second && threadIdx.x == 0) niti_range_end(rq, gridDim.x);
 }
 
-static int columns_of(const NitiConv *c) { return c->k > 64 ? NITI_FINISH_CHANNELS : 64; }
+enum { TIME_128 = 95, TIME_64 = 60 /* picoseconds of a row of so many columns, as measured on an H200 */ };
+
+/* Of products, those that take less time. bits: they are to be stored, of 128 channels at once. */
+static int columns_of(const NitiConv *c, bool bits) {
+  const int wide = (c->k + NITI_FINISH_CHANNELS - 1) / NITI_FINISH_CHANNELS, narrow = (c->k + 63) / 64;
+  return c->k > 64 && (bits || wide * TIME_128 <= narrow * TIME_64) ? NITI_FINISH_CHANNELS : 64;
+}
 
 /* False: the shape is not served. */
-static bool make_tiling(FirstTiling *t, const NitiConv *c) {
+static bool make_tiling(FirstTiling *t, const NitiConv *c, bool bits) {
   *t = FirstTiling{};
   if ((int64_t)c->kh * c->kw * c->c > DEPTH || c->k % 16 != 0 || c->k < 64 || c->n < IMAGES) return false;
   if ((int64_t)c->h * c->w * c->c >= INT32_MAX || (int64_t)(c->w + 2 * c->pad_w) * c->c > SHARED_MOST) return false;
@@ -101,22 +107,23 @@ static bool make_tiling(FirstTiling *t, const NitiConv *c) {
   t->windows.rows = c->kh;
   t->c = c->c, t->kh = c->kh, t->kw = c->kw, t->stride_h = c->stride_h, t->stride_w = c->stride_w, t->pad_h = c->pad_h;
   t->oh = c->oh, t->ow = c->ow;
-  t->blocks_k = (c->k + columns_of(c) - 1) / columns_of(c);
+  t->columns = columns_of(c, bits);
+  t->blocks_k = (c->k + t->columns - 1) / t->columns;
   t->jobs = (c->n + IMAGES - 1) / IMAGES * c->oh;
   return niti_windows_bytes(t->windows) <= SHARED_MOST;
 }
 
 bool niti_mma_first_serves(const NitiConv *c) {
   FirstTiling t;
-  return make_tiling(&t, c);
+  return make_tiling(&t, c, false);
 }
 
 /* Windows multiplied, and input rows brought to shared memory. */
 int64_t niti_mma_first_time(const NitiConv *c) {
   FirstTiling t;
-  if (!make_tiling(&t, c)) return INT64_MAX;
+  if (!make_tiling(&t, c, false)) return INT64_MAX;
   const int64_t rows = (int64_t)t.jobs * IMAGES * t.blocks_k; /* of output */
-  return 7000000 + rows * ((columns_of(c) == 64 ? 60 : 95) * t.ow + t.kh * t.windows.pitch);
+  return 7000000 + rows * ((t.columns == 64 ? TIME_64 : TIME_128) * t.ow + t.kh * t.windows.pitch);
 }
 
 template <NitiFinish FINISH, bool BIAS, int COLUMNS>
@@ -144,22 +151,16 @@ static void choose(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, con
       {launch<FINISH, false, NITI_FINISH_CHANNELS>, launch<FINISH, false, 64>},
       {launch<FINISH, true, NITI_FINISH_CHANNELS>, launch<FINISH, true, 64>},
   };
-  launches[rq.bias != NULL][d.k <= 64](cuda, x, w, t, d, rq);
+  launches[rq.bias != NULL][t.columns == 64](cuda, x, w, t, d, rq);
 }
 
 void niti_mma_first(NitiCuda *cuda, NitiTensor *y, const NitiTensor *x, const NitiTensor *w, const int32_t *bias,
                     const NitiConv *c, bool relu, const NitiRequantise *requantise) {
   FirstTiling t;
-  if (!make_tiling(&t, c)) return; /* niti_mma_first_serves said otherwise */
-  const NitiOutput d = {c->n,
-                        c->oh,
-                        c->ow,
-                        c->k,
-                        y->data,
-                        niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
-                        relu ? niti_cuda_bits_wanted(y) : NULL,
-                        NULL,
-                        NULL};
+  uint2 *const bits = relu ? niti_cuda_bits_wanted(y) : NULL;
+  if (!make_tiling(&t, c, bits != NULL)) return; /* niti_mma_first_serves said otherwise */
+  const NitiOutput d = {c->n, c->oh, c->ow, c->k, y->data, niti_cuda_is_blocked(y) ? niti_cuda_blocked(y) : NULL,
+                        bits, NULL,  NULL};
   t.windows.in = x->data;
   t.windows.end = x->data + niti_shape_count(x->shape);
   NitiRequantiseArgs rq = niti_requantise_args(cuda, requantise, y->exponent, x->exponent, w->exponent, 0, relu);
