@@ -82,10 +82,13 @@ static const char *name_of(const NitiBackend *b, const NitiConvCall *call) {
   return name;
 }
 
-/* Taps of the phases of backward's strides: 1, of zeros, where there are none. */
+/* Taps of the phases of backward's strides: 1, of zeros, where there are none; but of a single tap that reaches the first phase,
+ * of up to 512 filters, that alone: then zeros are stored without weights. */
 static size_t packed_taps(const NitiConv *s, NitiDirection direction) {
+  const bool alone = s->kh * s->kw == 1 && s->pad_h % s->stride_h == 0 && s->pad_w % s->stride_w == 0;
   size_t all = 0;
   if (direction == NITI_FORWARD) return (size_t)s->kh * (size_t)s->kw;
+  if (alone && s->stride_h * s->stride_w > 1 && s->k <= 512) return 1;
   for (int y = 0; y < s->stride_h && y < s->h; ++y) {
     for (int x = 0; x < s->stride_w && x < s->w; ++x) {
       size_t taps = 0;
@@ -177,6 +180,10 @@ static void clear_cases_are_chosen(void **state) {
       {256, 1, 4096, 4096, 1, 1, 0, NITI_FORWARD, "mma"},
       {256, 8, 256, 256, 3, 1, 1, NITI_FORWARD, "wgmma"},
       {256, 8, 64, 64, 3, 1, 1, NITI_GRADIENT, "wgmma"},
+      {256, 32, 3, 64, 3, 1, 1, NITI_FORWARD, "mma windows"},
+      {256, 32, 3, 16, 3, 1, 1, NITI_FORWARD, "mma windows"},
+      {64, 28, 1, 20, 5, 1, 0, NITI_FORWARD, "mma windows"},
+      {256, 32, 64, 128, 1, 2, 0, NITI_BACKWARD, "wgmma"},
       {256, 8, 256, 512, 1, 2, 0, NITI_GRADIENT, "mma 128x32, fewer splits"},
       {256, 1, 512, 10, 1, 1, 0, NITI_GRADIENT, "mma 16x64"},
       {256, 32, 3, 16, 3, 1, 1, NITI_GRADIENT, "mma 16x64, fewer splits"},

@@ -1,5 +1,5 @@
-/* Batch norm's maps where channels are multiples of 16, as they are in most networks, or images are and channels multiples of 4, or
- * rows can be joined (rows.cuh): a thread takes 16 neighbours at a time, which share a block of random words. */
+/* Batch norm's maps where channels are multiples of 16, as they are in most networks, or images are and channels multiples of 4,
+ * or rows can be joined (rows.cuh): a thread takes 16 neighbours at a time, which share a block of random words. */
 #include "backend/cuda/norm_map.cuh"
 
 enum {
