@@ -85,12 +85,12 @@ static inline size_t count_of_weights(const NitiConv *s) {
 
 static size_t packed_more; /* bytes behind those of backward */
 
-/* Some convolutions pack none, and some want more for a smaller batch than for the whole one. */
+/* Some convolutions pack none, some none for a smaller batch, and some want more for that than for the whole one. */
 static inline size_t packed_bytes(const NitiBackend *backend, const NitiConvCall *call) {
   const NitiConv *s = &call->shape;
   (void)backend;
   assert_true(call->direction != NITI_GRADIENT);
-  if (s->k % 4 == 3) return 0;
+  if (s->k % 4 == 3 || (s->k % 4 == 0 && s->n % 2)) return 0;
   return count_of_weights(s) + (s->k % 4 == 1 && s->n % 2 ? 300 : 0) + (call->direction == NITI_BACKWARD ? packed_more : 0);
 }
 
@@ -104,6 +104,7 @@ static inline void pack_weights(NitiBackend *backend, const NitiPacking *packing
     const NitiConvCall *call = packings[i].call;
     const size_t weights = count_of_weights(&call->shape);
     assert_true(call->direction != NITI_GRADIENT && niti_shape_count(packings[i].w->shape) == weights);
+    assert_true(packed_bytes(backend, call) >= weights);
     for (size_t k = 0; k < weights; ++k) call->packed[k] = (int8_t)~packings[i].w->data[k];
     memset(call->packed + weights, 1, packed_bytes(backend, call) - weights);
   }

@@ -137,8 +137,8 @@ void niti_executable_locate_temporaries(const NitiExecutable *e, int32_t i, Niti
   const NitiKernels *k = e->backend->kernels;
   const size_t packed = packed_of(e, i)->bytes;
   uint8_t *arena = niti_executable_arena(e);
-  const bool fits = packed > 0 && k->conv_packed_bytes(e->backend, call) <= packed;
-  call->packed = fits ? (int8_t *)arena + e->places.temporaries[2 * i] : NULL;
+  const size_t wanted = packed > 0 ? k->conv_packed_bytes(e->backend, call) : 0;
+  call->packed = wanted > 0 && wanted <= packed ? (int8_t *)arena + e->places.temporaries[2 * i] : NULL;
   const int32_t holder = workspace_holder(e, i);
   call->workspace = workspace_of(e, holder)->bytes > 0 ? arena + e->places.temporaries[2 * holder + 1] : NULL;
 }

@@ -13,7 +13,7 @@ enum {
   UNFOLD_THOUSAND = 700,
   PAD_CHANNELS = 8, /* up to so many gathering is as fast: less than twice as many are padded */
   PAD_PHASES = 2,
-  PAD_SUM = 32,   /* forward: up to so long a sum mma_first.cu may do */
+  PAD_SUM = 32,   /* forward: up to so long a sum mma_first.cu or mma_few.cu may do */
   STACK_MOST = 2, /* the sum may become so many times as long */
 };
 

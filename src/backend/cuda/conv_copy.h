@@ -22,7 +22,7 @@ typedef struct NitiCopied {
   NitiConv shape;
 } NitiCopied;
 
-/* Asks cost models, unless the channels need no copy. */
+/* Asks cost models. */
 NitiCopied niti_conv_copied(const NitiCuda *, const NitiConv *, bool backward);
 /* The filters of s as they are, for packing them: of an unfolded convolution each is a pixel. */
 NitiConv niti_conv_own_weights(const NitiConv *s, NitiCopying);

@@ -22,9 +22,9 @@ enum {
   CHUNK = 16,
   STEP = 32,            /* bytes of the sum that one product takes */
   SUM_MOST = 16 * STEP, /* bytes */
-  GROUPS_MOST = 2,      /* of channels for which it pays: a warp computes one after the other; */
-  PIXELS_LEAST = 16000, /* and pixels of the output; */
-  SUM_WORDS = STEP,     /* and where other ways gather whole words, bytes of the sum: as measured on an H200 */
+  CHANNELS_MOST = 15,   /* of the input, for which it pays, but for short sums: others are padded at little cost; */
+  GROUPS_MOST = 2,      /* groups of the output's: a warp computes one after the other; */
+  PIXELS_LEAST = 16000, /* and its pixels, as measured on an H200; nor does it where others gather whole words */
   SHARED_MOST = 96 * 1024,
 };
 
@@ -208,9 +208,11 @@ static bool lay_out(Few *f, const Variant &v, int height) {
   f->groups = parts_of(p.oc, v.columns);
   f->w_pitch = (2 * f->steps + 1) * CHUNK;
   f->w_from = (uint32_t)f->steps * STEP * (uint32_t)sizeof(int);
-  f->rows_from = f->w_from + (uint32_t)(f->groups * v.columns * f->w_pitch);
-  f->jobs = (uint32_t)(parts_of(p.n, IMAGES) * parts_of(p.jh, height));
-  return f->rows_from + niti_windows_bytes(f->windows) <= SHARED_MOST;
+  const int64_t weights = (int64_t)f->groups * v.columns * f->w_pitch,
+                jobs = parts_of(p.n, IMAGES) * (int64_t)parts_of(p.jh, height);
+  f->rows_from = f->w_from + (uint32_t)weights;
+  f->jobs = (uint32_t)jobs;
+  return f->w_from + weights + niti_windows_bytes(f->windows) <= SHARED_MOST && jobs < INT32_MAX;
 }
 
 static size_t shared_of(const Few &f) { return f.rows_from + (size_t)niti_windows_bytes(f.windows); }
@@ -243,6 +245,7 @@ static int64_t plan(Few *f, const NitiConv *c, int multiprocessors) {
   p.out_row = (int64_t)c->ow * c->k;
   p.out_image = c->oh * p.out_row;
   tried.steps = (int)((sum + STEP - 1) / STEP);
+  if (!niti_windows_fit(c)) return INT64_MAX;
   tried.windows = niti_windows_of(c);
   const Variant v = variant_for(tried);
   int64_t least = INT64_MAX;
@@ -256,7 +259,7 @@ static int64_t plan(Few *f, const NitiConv *c, int multiprocessors) {
 
 static bool pays(const Few &f, int64_t sum) {
   return f.groups <= GROUPS_MOST && (int64_t)f.pass.n * f.pass.jh * f.pass.jw >= PIXELS_LEAST &&
-         (f.pass.ic % 4 != 0 || sum <= SUM_WORDS);
+         (sum <= STEP || (f.pass.ic % 4 != 0 && f.pass.ic <= CHANNELS_MOST));
 }
 
 bool niti_mma_windows_serve(const NitiConv *c) {

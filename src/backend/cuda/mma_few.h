@@ -1,4 +1,4 @@
-/* The mma family's way with few channels (mma_few.cu). */
+/* The mma family's way with input channels so few that windows begin anywhere in memory (mma_few.cu). */
 #ifndef NITI_BACKEND_CUDA_MMA_FEW_H
 #define NITI_BACKEND_CUDA_MMA_FEW_H
 

@@ -272,10 +272,10 @@ __device__ inline bool niti_mma_unsettled(const NitiMmaPass &p, int shift) {
   return !niti_mma_by_bytes<NI>(p) && (p.rq.mode != NITI_NEAREST || shift < 1 || shift > NITI_MMA_FAST_SHIFT);
 }
 
-/* Rounds, masks and stores. SHARES: niti_mma_drawn's. take(mi, words) gets what two rows of acc[mi] have become. */
-template <int MI, int NI, bool SHARES, typename SPOTS, typename TAKE>
+/* Rounds, masks and stores. SHARES: niti_mma_drawn's. */
+template <int MI, int NI, bool SHARES, typename SPOTS>
 __device__ inline void niti_mma_store(const NitiMmaPass &p, int (&acc)[MI][NI][4], const uint32_t (&mask)[MI][2][NI / 2],
-                                      const SPOTS &spots, int column, int shift, const TAKE &take) {
+                                      const SPOTS &spots, int column, int shift) {
   const bool by_bytes = niti_mma_by_bytes<NI>(p);
   const uint32_t half = 1u << ((shift - 1) & 31);
   const uint32_t least = p.rq.relu ? 0 : 0x10001u * ((uint32_t)-NITI_MANTISSA_MAX & 0xffffu);
@@ -318,19 +318,12 @@ __device__ inline void niti_mma_store(const NitiMmaPass &p, int (&acc)[MI][NI][4
 #pragma unroll
       for (int i = 0; i < NI; ++i) words[i % 2][i / 2] = niti_mma_masked(words[i % 2][i / 2], mask[mi][i % 2][i / 2], lowered);
     }
-    take(mi, words);
     if (column < p.oc) {
       if (spot.inside) niti_mma_store_row<NI>(p.out + first_at + column, words[0], column, p.oc);
       if (second.inside) niti_mma_store_row<NI>(p.out + second_at + column, words[1], column, p.oc);
     }
     if (p.blocked && spot.some) niti_mma_blocked<NI>(p.blocked + (spot.block + spot.at) * NITI_BLOCK_IMAGES, words, column, p.oc);
   }
-}
-
-template <int MI, int NI, bool SHARES, typename SPOTS>
-__device__ inline void niti_mma_store(const NitiMmaPass &p, int (&acc)[MI][NI][4], const uint32_t (&mask)[MI][2][NI / 2],
-                                      const SPOTS &spots, int column, int shift) {
-  niti_mma_store<MI, NI, SHARES>(p, acc, mask, spots, column, shift, [](int, const uint32_t(&)[2][NI / 2]) {});
 }
 
 #endif

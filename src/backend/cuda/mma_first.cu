@@ -1,8 +1,10 @@
 /* Convolution forward where a window holds at most 32 bytes, as a network's first layer does: one mma step per tile. The memory's
- * speed is the limit, so the input is read once, the weights stay in registers and both layouts are stored from registers.
+ * speed is the limit, so the input is read once for every 128 channels, the weights stay in registers and both layouts are stored
+ * from registers.
  *
  * A block takes one row of output positions for 16 images: it copies the input rows that the windows meet, then each warp takes
- * every eighth position, gathers its windows' bytes as the 16 x 32 operand, and multiplies by 32 x 128 weights. */
+ * every eighth position, gathers its windows' bytes as the 16 x 32 operand (mma_window.cuh), and multiplies by the weights of 128
+ * channels, or 64. */
 #include "backend/cuda/finish.cuh"
 #include "backend/cuda/mma_first.h"
 #include "backend/cuda/mma_window.cuh"
@@ -17,7 +19,7 @@ struct FirstTiling {
   int jobs;                      /* image blocks x output rows */
 };
 
-/* COLUMNS: of the products, 128, or 64 where there are no more channels. */
+/* COLUMNS: of the products, 128 or 64. */
 template <NitiFinish FINISH, bool BIAS, int COLUMNS>
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     first(const int8_t *__restrict__ x, const int8_t *__restrict__ w, const __grid_constant__ FirstTiling t,
@@ -98,11 +100,15 @@ static int columns_of(const NitiConv *c, bool bits) {
   return c->k > 64 && (bits || wide * TIME_128 <= narrow * TIME_64) ? NITI_FINISH_CHANNELS : 64;
 }
 
+static int64_t shared_of(const FirstTiling &t) {
+  return niti_windows_bytes(t.windows) + t.columns * FILTER * (int64_t)sizeof(uint32_t);
+}
+
 /* False: the shape is not served. */
 static bool make_tiling(FirstTiling *t, const NitiConv *c, bool bits) {
   *t = FirstTiling{};
   if ((int64_t)c->kh * c->kw * c->c > DEPTH || c->k % 16 != 0 || c->k < 64 || c->n < IMAGES) return false;
-  if ((int64_t)c->h * c->w * c->c >= INT32_MAX || (int64_t)(c->w + 2 * c->pad_w) * c->c > SHARED_MOST) return false;
+  if ((int64_t)c->h * c->w * c->c >= INT32_MAX || !niti_windows_fit(c)) return false;
   t->windows = niti_windows_of(c);
   t->windows.rows = c->kh;
   t->c = c->c, t->kh = c->kh, t->kw = c->kw, t->stride_h = c->stride_h, t->stride_w = c->stride_w, t->pad_h = c->pad_h;
@@ -110,7 +116,7 @@ static bool make_tiling(FirstTiling *t, const NitiConv *c, bool bits) {
   t->columns = columns_of(c, bits);
   t->blocks_k = (c->k + t->columns - 1) / t->columns;
   t->jobs = (c->n + IMAGES - 1) / IMAGES * c->oh;
-  return niti_windows_bytes(t->windows) <= SHARED_MOST;
+  return shared_of(*t) <= SHARED_MOST;
 }
 
 bool niti_mma_first_serves(const NitiConv *c) {
@@ -129,7 +135,7 @@ int64_t niti_mma_first_time(const NitiConv *c) {
 template <NitiFinish FINISH, bool BIAS, int COLUMNS>
 static void launch(NitiCuda *cuda, const NitiTensor *x, const NitiTensor *w, const FirstTiling &t, const NitiOutput &d,
                    const NitiRequantiseArgs &rq) {
-  const size_t shared = (size_t)niti_windows_bytes(t.windows) + COLUMNS * FILTER * sizeof(uint32_t);
+  const size_t shared = (size_t)shared_of(t);
   const int fit = BLOCKS * cuda->multiprocessors / t.blocks_k, each = fit < 1 ? 1 : fit < t.jobs ? fit : t.jobs;
   niti_cuda_note(cuda,
                  niti_cuda_runtime.cudaFuncSetAttribute((const void *)first<FINISH, BIAS, COLUMNS>,

@@ -1,4 +1,4 @@
-/* The end of a warp's products where their 16 rows are the images of a pixel: what mma_box.cu and mma_first.cu share. */
+/* The end of a warp's products where their 16 rows are the images of a pixel: what mma_box.cu and mma_few.cu share. */
 #ifndef NITI_BACKEND_CUDA_MMA_PIXELS_CUH
 #define NITI_BACKEND_CUDA_MMA_PIXELS_CUH
 

@@ -19,7 +19,13 @@ struct NitiWindowRows {
 
 enum { NITI_WINDOW_CELL = NITI_BLOCK_IMAGES };
 
-/* Everything but the input. */
+/* Whether a row of the input with its padding, and so whatever its windows meet, may fit in shared memory. */
+static inline bool niti_windows_fit(const NitiConv *c) {
+  const int64_t width = c->w + 2 * (int64_t)c->pad_w;
+  return c->c < 1 << 14 && width < 1 << 14 && width * c->c < 1 << 14;
+}
+
+/* Everything but the input, where they fit. */
 static inline NitiWindowRows niti_windows_of(const NitiConv *c) {
   NitiWindowRows w = {};
   const int32_t padding = c->pad_w * c->c;
@@ -36,7 +42,7 @@ NITI_INLINE int64_t niti_windows_bytes(const NitiWindowRows &w) { return (int64_
 
 #ifdef __CUDACC__
 
-/* Four bytes of memory that may begin anywhere, of which nothing from `end` on is read. */
+/* Four bytes of memory that may begin anywhere, out of aligned words, of which none begins at `end` or later. */
 __device__ inline uint32_t niti_window_word(const int8_t *from, const int8_t *end) {
   const uint32_t past = (uint32_t)(uintptr_t)from & 3;
   const int8_t *at = from - past;

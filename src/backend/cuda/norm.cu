@@ -1,6 +1,6 @@
 /* Batch norm's maps, forward and backward: a multiply-add or two per element, then rounding. The exponent is known beforehand, so
  * there is no range. Where the blocked layout is wanted too, tiles of 16 images; else rows. Where channels are multiples of 16,
- * or rows of several pixels are, norm_wide.cu does it. */
+ * rows of several pixels are, or images are beside channels that are multiples of 4, norm_wide.cu does it. */
 #include "backend/cuda/finish.cuh"
 #include "backend/cuda/norm.cuh"
 

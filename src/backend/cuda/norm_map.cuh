@@ -1,4 +1,4 @@
-/* How batch norm's maps of 16 neighbouring channels at a time compute: what kernels in norm_wide.cu and norm_pool.cu share. */
+/* How batch norm's maps of 16 neighbours at a time compute: what kernels in norm_wide.cu and norm_pool.cu share. */
 #ifndef NITI_BACKEND_CUDA_NORM_MAP_CUH
 #define NITI_BACKEND_CUDA_NORM_MAP_CUH
 

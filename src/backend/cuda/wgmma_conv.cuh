@@ -41,7 +41,7 @@ enum {
   SHARED_BYTES = 227 * 1024
 };
 
-/* Every stride-th row and column of the output. A phase that no tap reaches has one, of zeros. */
+/* Every stride-th row and column of the output. A phase that no tap reaches has one, of zeros (ConvTiling.zeros: or is none). */
 struct ConvPhase {
   int kh, kw, pad_h, pad_w; /* of the stride-1 window over the input */
   int row, column;          /* of the output: the first */
