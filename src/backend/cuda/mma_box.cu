@@ -191,15 +191,7 @@ static __device__ __forceinline__ uint32_t multiply(const NitiMmaBox &b, const T
   if (p.rq.bias) niti_mma_add_bias<MI, NI>(p, acc, spots, column);
   uint32_t largest = niti_mma_largest<MI, NI>(acc);
   asm volatile("" : "+r"(largest), "+r"(shift)); /* before rounding, so that accumulators need not wait */
-  if (niti_mma_unsettled<NI>(p, shift)) {
-    int settled[MI][NI][4];
-#pragma unroll
-    for (int i = 0; i < MI * NI * 4; ++i) settled[i / (NI * 4)][i / 4 % NI][i % 4] = acc[i / (NI * 4)][i / 4 % NI][i % 4];
-    settle<MI, NI>(p, settled, spots, column, shift);
-#pragma unroll
-    for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = settled[i / (NI * 4)][i / 4 % NI][i % 4];
-    shift = 1;
-  }
+  shift = settle_where_needed<MI, NI>(p, acc, spots, column, shift);
   niti_mma_store<MI, NI, true>(p, acc, mask, spots, column, shift);
   return largest;
 }

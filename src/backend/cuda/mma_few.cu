@@ -129,16 +129,7 @@ static __device__ __forceinline__ uint32_t multiply(const Few &f, const Job &j, 
     if (p.rq.bias) niti_mma_add_bias<MI, NI>(p, acc, spots, column);
     largest = max(largest, niti_mma_largest<MI, NI>(acc));
     if (!stores) continue;
-    int shifted = shift;
-    if (niti_mma_unsettled<NI>(p, shift)) {
-      int settled[MI][NI][4];
-#pragma unroll
-      for (int i = 0; i < MI * NI * 4; ++i) settled[i / (NI * 4)][i / 4 % NI][i % 4] = acc[i / (NI * 4)][i / 4 % NI][i % 4];
-      settle<MI, NI>(p, settled, spots, column, shift);
-#pragma unroll
-      for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = settled[i / (NI * 4)][i / 4 % NI][i % 4];
-      shifted = 1;
-    }
+    const int shifted = settle_where_needed<MI, NI>(p, acc, spots, column, shift);
     const uint32_t no_mask[MI][2][NI / 2] = {};
     niti_mma_store<MI, NI, true>(p, acc, no_mask, spots, column, shifted);
   }

@@ -41,4 +41,18 @@ static __device__ __noinline__ void settle(const NitiMmaPass &p, int (&acc)[MI][
   niti_mma_settle<MI, NI>(p, acc, spots, column, shift, scratch, 1);
 }
 
+/* Returns the shift with which niti_mma_store rounds. A copy is settled, so that accumulators need not lie in memory else. */
+template <int MI, int NI>
+static __device__ __forceinline__ int settle_where_needed(const NitiMmaPass &p, int (&acc)[MI][NI][4], const Spots<MI> &spots,
+                                                          int column, int shift) {
+  if (!niti_mma_unsettled<NI>(p, shift)) return shift;
+  int settled[MI][NI][4];
+#pragma unroll
+  for (int i = 0; i < MI * NI * 4; ++i) settled[i / (NI * 4)][i / 4 % NI][i % 4] = acc[i / (NI * 4)][i / 4 % NI][i % 4];
+  settle<MI, NI>(p, settled, spots, column, shift);
+#pragma unroll
+  for (int i = 0; i < MI * NI * 4; ++i) acc[i / (NI * 4)][i / 4 % NI][i % 4] = settled[i / (NI * 4)][i / 4 % NI][i % 4];
+  return 1;
+}
+
 #endif
